@@ -1,0 +1,164 @@
+"""Build of the compiled core. Everything that is not a compiled module is in pyproject.toml.
+
+setuptools gives one set of flags to a whole extension, but every ISA's table of kernels needs its own. So ``build_ext``
+below compiles the hand-written C file by file, each with its flags, and hands the objects to the linker; the Cython
+module itself goes the ordinary way.
+
+Environment (all optional, read at build time):
+
+LOWPREC_BUILD_ISAS   ISAs to build, separated by spaces; default: every one that the compiler knows. "base" is always built.
+LOWPREC_WERROR=1     warnings of Cython and of the hand-written C are errors.
+LOWPREC_SANITIZE     for example "address,undefined": build with these sanitizers (see ``make sanitize``).
+"""
+
+import glob
+import os
+import tempfile
+from dataclasses import dataclass, field
+
+import numpy
+from Cython.Build import cythonize
+from Cython.Compiler import Options
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
+
+os.chdir(os.path.dirname(os.path.abspath(__file__)))  # the paths below are relative, and so are those in messages
+
+KERNELS = "kernels"
+HEADERS = sorted(glob.glob(f"{KERNELS}/*.h") + glob.glob(f"{KERNELS}/*.px[di]"))
+
+# No -ffast-math and no -march=native in the product: the same source must give the same bits on every machine.
+# -ffp-contract=off: or the units whose ISA has FMA would fuse a*x + w and disagree with the others.
+# -g0: Python's own flags may ask for debug information, which is most of the size and of the time.
+PORTABLE = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
+HAND_WRITTEN = ["-std=c11", *PORTABLE, "-Wall", "-Wextra"]
+
+# One row per ISA beyond "base": alternatives of flags. The first that builds kernels/probes/<isa>.c is taken; if none does,
+# this compiler cannot build the ISA and it is left out. kernels/<stem>_<isa>.c is compiled with them, and LP_HAVE_<ISA>
+# defined. A further ISA (avx512: -march=x86-64-v4; neon) is one row here, its probe and its isa_<name>.c.
+ISAS = {
+    "avx2": [["-march=x86-64-v3"], ["-mavx2", "-mbmi", "-mbmi2", "-mf16c", "-mfma", "-mlzcnt", "-mmovbe", "-mpopcnt"]],
+}
+
+# The "compiler's best" that the speedup tables compare with; only benchmarks use it. -Ofast is for compiling alone: given
+# to the linker it would pull in crtfastmath.o, which sets flush-to-zero for the whole process.
+BASELINE = ["-std=c11", "-Ofast", "-g0", "-Wall", "-Wextra"]
+BASELINE_X86 = ["-mavx2", "-mfma"]
+
+
+@dataclass
+class Module:
+    """A compiled module: one .pyx, C files, and C files that exist once per ISA (kernels/<stem>_<isa>.c)."""
+
+    name: str
+    pyx: str
+    c_files: list = field(default_factory=list)
+    per_isa: list = field(default_factory=list)
+    flags: list = field(default_factory=lambda: HAND_WRITTEN)
+    openmp: bool = False  # built with OpenMP where the compiler has it; LP_OPENMP is then defined
+
+
+MODULES = [
+    Module("lowprec.kernels", "kernels.pyx", ["dispatch.c", "tables.c", "model.c", "random.c"], per_isa=["isa"]),
+    Module("lowprec._sgd", "_sgd.pyx", openmp=True),
+    Module("lowprec._quantize", "_quantize.pyx", per_isa=["quantize"]),
+    Module("lowprec.report._baseline", "_baseline.pyx", ["baseline.c"], flags=BASELINE),
+]
+
+
+class BuildKernels(build_ext):
+    """build_ext that gives each hand-written C file its own flags."""
+
+    def build_extensions(self):
+        self.isas = self._isas()
+        self.openmp = self._first_that_builds("openmp", [["-fopenmp"]])
+        sanitize = os.environ.get("LOWPREC_SANITIZE")
+        self.sanitize = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g", "-O1"] if sanitize else []
+        self.werror = ["-Werror"] if os.environ.get("LOWPREC_WERROR") == "1" else []
+        super().build_extensions()
+
+    def build_extension(self, ext):
+        module = next(m for m in MODULES if m.name == ext.name)
+        ext.define_macros += [(f"LP_HAVE_{isa.upper()}", "1") for isa in self.isas if isa != "base"]
+        ext.extra_compile_args += PORTABLE + self.sanitize
+        ext.extra_link_args += self.sanitize[:1]
+        if module.openmp and self.openmp:
+            ext.define_macros.append(("LP_OPENMP", "1"))
+            ext.extra_compile_args += self.openmp
+            ext.extra_link_args += self.openmp
+
+        machine = BASELINE_X86 if module.flags is BASELINE and "avx2" in self.isas else []
+        c_files = {f"{KERNELS}/{name}": module.flags + machine for name in module.c_files}
+        for stem in module.per_isa:
+            c_files |= {f"{KERNELS}/{stem}_{isa}.c": module.flags + flags for isa, flags in self.isas.items()}
+        c_files = {path: flags + self.sanitize + self.werror for path, flags in c_files.items()}
+
+        ext.depends = [*HEADERS, *c_files, "setup.py", self._settings(ext, c_files)]
+        if self._up_to_date(ext):
+            return
+        own_dir = os.path.join(self.build_temp, ext.name)
+        for path, flags in c_files.items():
+            ext.extra_objects += self.compiler.compile(
+                [path], output_dir=own_dir, macros=ext.define_macros, include_dirs=ext.include_dirs, extra_postargs=flags
+            )
+        super().build_extension(ext)
+
+    def _up_to_date(self, ext):
+        target = self.get_ext_fullpath(ext.name)
+        newest = max(os.path.getmtime(path) for path in [*ext.sources, *ext.depends])
+        return not self.force and os.path.exists(target) and os.path.getmtime(target) > newest
+
+    def _isas(self):
+        """Return {isa: flags} of the ISAs that are wanted and that the compiler can build."""
+        wanted = os.environ.get("LOWPREC_BUILD_ISAS", " ".join(ISAS)).split()
+        unknown = sorted(set(wanted) - {"base", *ISAS})
+        if unknown:
+            raise SystemExit(f"LOWPREC_BUILD_ISAS: unknown ISA {' '.join(unknown)}; choose from base {' '.join(ISAS)}")
+        found = {isa: self._first_that_builds(isa, ISAS[isa]) for isa in ISAS if isa in wanted}
+        return {"base": []} | {isa: flags for isa, flags in found.items() if flags is not None}
+
+    def _first_that_builds(self, probe, alternatives):
+        """Return the first set of flags with which kernels/probes/<probe>.c compiles and links, or None."""
+        for flags in alternatives:
+            with tempfile.TemporaryDirectory(prefix="lowprec-probe-") as work:
+                try:
+                    objects = self.compiler.compile([f"{KERNELS}/probes/{probe}.c"], work, extra_postargs=flags)
+                    self.compiler.link_executable(objects, "probe", work, extra_postargs=flags)
+                except (CompileError, LinkError):
+                    continue
+                return flags
+        print(f"lowprec: this compiler cannot build {probe}; it is left out")
+        return None
+
+    def _settings(self, ext, c_files):
+        """Keep what a module is built with in a file that is rewritten only when it changes: then the module is rebuilt."""
+        path = os.path.join("build", f"settings-{ext.name}.txt")
+        text = repr([self.compiler.compiler_so, ext.define_macros, ext.extra_compile_args, c_files])
+        os.makedirs("build", exist_ok=True)
+        with open(path, "a+") as f:
+            f.seek(0)
+            if f.read() != text:
+                f.truncate(0)
+                f.write(text)
+        return path
+
+
+Options.warning_errors = os.environ.get("LOWPREC_WERROR") == "1"
+extensions = [
+    Extension(
+        m.name,
+        [f"{KERNELS}/{m.pyx}"],
+        include_dirs=[KERNELS, numpy.get_include()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+        libraries=["m"],
+    )
+    for m in MODULES
+    if os.path.exists(f"{KERNELS}/{m.pyx}")
+]
+setup(
+    ext_modules=cythonize(
+        extensions, build_dir="build/cython", include_path=[KERNELS], compiler_directives={"language_level": 3}
+    ),
+    cmdclass={"build_ext": BuildKernels},
+)
