@@ -1,0 +1,659 @@
+/* The AVX2 bodies: the same formulas, Q-formats and rounding points as body_base.h, 32 or 64 elements at a time.
+ *
+ * lp_int_avx2     any integer pair: both operands as 16-bit lanes.
+ * lp_8_8_avx2     8 x 8 in bytes; three ways to the same bits, chosen by the step (see there).
+ * lp_4_4_avx2     4 x 4 in packed nibbles, by table.
+ * lp_float_avx2   pairs with 32f.
+ * A step too large for 16-bit lanes (e > 0 for 16-bit data, > 8 for 8, > 12 for 4: one write crosses half the model's range)
+ * takes the portable body. So do the last n mod 32 elements. */
+#ifndef LP_BODY_AVX2_H
+#define LP_BODY_AVX2_H
+
+#include <immintrin.h>
+
+#include "body_base.h"
+#include "matrix.h"
+
+/* Software prefetch distance in bytes ahead of the next row. */
+#define LP_PREFETCH 1024
+
+typedef struct lp_i16x32 {
+    __m256i lo, hi; /* elements 0..15 and 16..31 */
+} lp_i16x32;
+
+typedef struct lp_f32x32 {
+    __m256 v[4]; /* elements 8 k .. 8 k + 7 */
+} lp_f32x32;
+
+#define LP_LOAD(p) _mm256_loadu_si256((const __m256i *)(p))
+#define LP_STORE(p, v) _mm256_storeu_si256((__m256i *)(p), v)
+
+/* ---- codes to and from 16-bit lanes ------------------------------------------------------------------------------ */
+
+LP_INLINE lp_i16x32 lp_load16(int bits, const void *p, int64_t j)
+{
+    const uint8_t *b = (const uint8_t *)p + lp_bytes(bits, j);
+    lp_i16x32 v;
+    if (bits == 16) {
+        v.lo = LP_LOAD(b);
+        v.hi = LP_LOAD(b + 32);
+    } else if (bits == 8) {
+        v.lo = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)b));
+        v.hi = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(b + 16)));
+    } else {
+        const __m128i nibble = _mm_set1_epi8(15);
+        const __m128i extend = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
+        __m128i packed = _mm_loadu_si128((const __m128i *)b);
+        __m128i even = _mm_shuffle_epi8(extend, _mm_and_si128(packed, nibble));
+        __m128i odd = _mm_shuffle_epi8(extend, _mm_and_si128(_mm_srli_epi16(packed, 4), nibble));
+        v.lo = _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(even, odd));
+        v.hi = _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(even, odd));
+    }
+    return v;
+}
+
+LP_INLINE void lp_store16(int bits, void *p, int64_t j, lp_i16x32 v)
+{
+    uint8_t *b = (uint8_t *)p + lp_bytes(bits, j);
+    if (bits == 16) {
+        LP_STORE(b, v.lo);
+        LP_STORE(b + 32, v.hi);
+        return;
+    }
+    __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(v.lo, v.hi), 0xD8);
+    if (bits == 8) {
+        LP_STORE(b, bytes);
+    } else {
+        __m256i pairs = _mm256_maddubs_epi16(_mm256_and_si256(bytes, _mm256_set1_epi8(15)), _mm256_set1_epi16(0x1001));
+        __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi16(pairs, pairs), 0x08);
+        _mm_storeu_si128((__m128i *)b, _mm256_castsi256_si128(packed));
+    }
+}
+
+/* ---- random words ------------------------------------------------------------------------------------------------ */
+
+/* One step of four xorshift64 lanes. */
+LP_INLINE __m256i lp_xorshift64x4(__m256i x)
+{
+    x = _mm256_xor_si256(x, _mm256_slli_epi64(x, 13));
+    x = _mm256_xor_si256(x, _mm256_srli_epi64(x, 7));
+    return _mm256_xor_si256(x, _mm256_slli_epi64(x, 17));
+}
+
+/* 32 random 16-bit words, in element order: fixed ones before the loop ... */
+LP_INLINE lp_i16x32 lp_random16(int R, const void *random)
+{
+    lp_i16x32 r;
+    r.lo = r.hi = _mm256_set1_epi16((short)0x8000);
+    if (R == LP_SR || R == LP_SRX) { /* for LP_SRX: the lanes themselves, to be advanced */
+        r.lo = LP_LOAD(random);
+        r.hi = LP_LOAD((const uint8_t *)random + 32);
+    }
+    return r;
+}
+
+/* ... and, where they are fresh, those of elements j .. j + 31. */
+LP_INLINE void lp_advance16(int R, const void *random, int64_t j, lp_i16x32 *r)
+{
+    if (R == LP_SRX) {
+        r->lo = lp_xorshift64x4(r->lo);
+        r->hi = lp_xorshift64x4(r->hi);
+    } else if (R == LP_SRB) {
+        r->lo = LP_LOAD((const uint16_t *)random + j);
+        r->hi = LP_LOAD((const uint16_t *)random + j + 16);
+    }
+}
+
+/* The rare cases go through the portable body, out of line and once per format pair: steps too large for 16-bit lanes ... */
+static __attribute__((noinline, unused)) lp_sum lp_slow(int axpy, int dot, int D, int M, int R, const lp_step *s, const void *x, void *w,
+                                                        const void *xn, int64_t n, void *random)
+{
+    switch (D << 8 | M) {
+#define LP_SLOW_CASE(D, M) \
+    case LP_BITS_##D << 8 | LP_BITS_##M: \
+        return lp_body_base(axpy, dot, LP_BITS_##D, LP_BITS_##M, R, s, x, w, xn, n, random);
+        LP_PAIRS_FIXED(LP_SLOW_CASE)
+    }
+    return (lp_sum){0};
+}
+
+/* ... and the last k < 32 elements, from j; returns the integer sum, adds the float products to part. */
+static __attribute__((noinline, unused)) int64_t lp_tail(int axpy, int dot, int D, int M, int R, const lp_step *s, const void *x, void *w,
+                                                         const void *xn, int64_t j, int k, void *random, float *part)
+{
+    lp_words t;
+    int64_t sum = 0;
+    if (axpy && M != 32) {
+        if (R == LP_NEAREST || R == LP_SR)
+            lp_words_fixed(&t, D, R, random);
+        else
+            lp_words_fresh(&t, D, R, random, j, k);
+    }
+    switch (D << 8 | M) {
+#define LP_TAIL_CASE(D, M) \
+    case LP_BITS_##D << 8 | LP_BITS_##M: \
+        lp_group_base(axpy, dot, LP_BITS_##D, LP_BITS_##M, s, x, w, xn, j, k, &t, &sum, part); \
+        break;
+        LP_PAIRS_FIXED(LP_TAIL_CASE)
+        LP_PAIRS_FLOAT(LP_TAIL_CASE)
+    }
+    return sum;
+}
+
+/* ---- horizontal sums --------------------------------------------------------------------------------------------- */
+
+LP_INLINE int32_t lp_hsum32(__m256i v)
+{
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1));
+    return _mm_cvtsi128_si32(s);
+}
+
+LP_INLINE int64_t lp_hsum64(__m256i v)
+{
+    __m128i s = _mm_add_epi64(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    return _mm_cvtsi128_si64(s) + _mm_extract_epi64(s, 1);
+}
+
+/* Eight int32 lanes, summed in int64. */
+LP_INLINE int64_t lp_hsum32_wide(__m256i v)
+{
+    return lp_hsum64(_mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(v)),
+                                      _mm256_cvtepi32_epi64(_mm256_extracti128_si256(v, 1))));
+}
+
+/* Eight uint32 lanes, summed in int64. */
+LP_INLINE int64_t lp_hsum32_unsigned(__m256i v)
+{
+    return lp_hsum64(_mm256_add_epi64(_mm256_cvtepu32_epi64(_mm256_castsi256_si128(v)),
+                                      _mm256_cvtepu32_epi64(_mm256_extracti128_si256(v, 1))));
+}
+
+/* ---- any integer pair -------------------------------------------------------------------------------------------- */
+
+/* floor((mu x + r) / 2^16) in 16-bit lanes: the high half of the product, plus the carry out of its low half plus r.
+ * not_r is (~r) ^ 0x8000, for a signed compare: carry where low half > 65535 - r. */
+LP_INLINE __m256i lp_scaled16(__m256i mu, __m256i x, __m256i not_r)
+{
+    __m256i high = _mm256_mulhi_epi16(mu, x);
+    __m256i low = _mm256_xor_si256(_mm256_mullo_epi16(mu, x), _mm256_set1_epi16((short)0x8000));
+    return _mm256_sub_epi16(high, _mm256_cmpgt_epi16(low, not_r));
+}
+
+/* w + q, saturated once. For M = 16 the 16-bit add saturates at -2^15, one below the model's range. */
+LP_INLINE __m256i lp_apply16(int M, __m256i w, __m256i q)
+{
+    const __m256i top = _mm256_set1_epi16((short)lp_max_code(M)), bottom = _mm256_set1_epi16((short)-lp_max_code(M));
+    w = _mm256_max_epi16(_mm256_adds_epi16(w, q), bottom);
+    return M == 16 ? w : _mm256_min_epi16(w, top);
+}
+
+/* mu 2^e x = mu (x << e), and x << e fits 16 bits wherever this body is called: |q| <= 2^14. Sums: each 32-bit lane gets at
+ * most 256 products of two in a block; 8 x 16 bits: 256 * 2 * 2^7 * 32767 < 2^31. 16 x 16: a pair is below 2^31 (the model is
+ * symmetric); the lane's sum mod 2^32 and the sum of the high halves are kept apart and joined at the end of the block. */
+LP_INLINE lp_sum lp_int_avx2(int axpy, int dot, int D, int M, int R, const lp_step *s, const void *x, void *w, const void *xn, int64_t n,
+                             void *random)
+{
+    const int wide = D == 16 && M == 16;
+    const __m256i sign = _mm256_set1_epi16((short)0x8000);
+    lp_sum result = {0};
+    lp_i16x32 r = {sign, sign}, not_r = {sign, sign};
+    __m256i mu = sign;
+    __m128i e = _mm_setzero_si128();
+    if (axpy) {
+        mu = _mm256_broadcastw_epi16(_mm_castpd_si128(_mm_set_sd(s->magic)));
+        e = _mm_cvtsi32_si128(s->e);
+        r = lp_random16(R, random);
+        not_r.lo = _mm256_xor_si256(r.lo, _mm256_set1_epi16(0x7FFF));
+        not_r.hi = _mm256_xor_si256(r.hi, _mm256_set1_epi16(0x7FFF));
+    }
+    int64_t j = 0;
+    while (j + 32 <= n) {
+        const int64_t end = (n - j < LP_BLOCK ? n : j + LP_BLOCK) - 31;
+        __m256i low = _mm256_setzero_si256(), high = low;
+        for (; j < end; j += 32) {
+            lp_i16x32 v = lp_load16(M, w, j);
+            if (axpy) {
+                lp_i16x32 a = lp_load16(D, x, j);
+                if (R == LP_SRX || R == LP_SRB) {
+                    lp_advance16(R, random, j, &r);
+                    not_r.lo = _mm256_xor_si256(r.lo, _mm256_set1_epi16(0x7FFF));
+                    not_r.hi = _mm256_xor_si256(r.hi, _mm256_set1_epi16(0x7FFF));
+                }
+                if (D != 16) {
+                    a.lo = _mm256_sll_epi16(a.lo, e);
+                    a.hi = _mm256_sll_epi16(a.hi, e);
+                }
+                v.lo = lp_apply16(M, v.lo, lp_scaled16(mu, a.lo, not_r.lo));
+                v.hi = lp_apply16(M, v.hi, lp_scaled16(mu, a.hi, not_r.hi));
+                lp_store16(M, w, j, v);
+            }
+            if (dot) {
+                lp_i16x32 b = lp_load16(D, xn, j);
+                _mm_prefetch((const char *)xn + lp_bytes(D, j) + LP_PREFETCH, _MM_HINT_T0);
+                __m256i p = _mm256_madd_epi16(b.lo, v.lo), q = _mm256_madd_epi16(b.hi, v.hi);
+                low = _mm256_add_epi32(low, _mm256_add_epi32(p, q));
+                if (wide)
+                    high = _mm256_add_epi32(high, _mm256_add_epi32(_mm256_srai_epi32(p, 16), _mm256_srai_epi32(q, 16)));
+            }
+        }
+        if (dot && wide) {
+            __m256i rest = _mm256_sub_epi32(low, _mm256_slli_epi32(high, 16));
+            result.i += lp_hsum32_wide(high) * 65536 + lp_hsum32_unsigned(rest);
+        } else if (dot)
+            result.i += lp_hsum32_wide(low);
+    }
+    if (axpy && R == LP_SRX) {
+        LP_STORE(random, r.lo);
+        LP_STORE((uint8_t *)random + 32, r.hi);
+    }
+    if (j < n)
+        result.i += lp_tail(axpy, dot, D, M, R, s, x, w, xn, j, (int)(n - j), random, NULL);
+    return result;
+}
+
+/* ---- 8 x 8 ------------------------------------------------------------------------------------------------------- */
+
+/* The words of a block in the order in which a row of bytes is unpacked: 0..7 | 16..23 and 8..15 | 24..31. */
+LP_INLINE lp_i16x32 lp_unpacked_order(lp_i16x32 r)
+{
+    lp_i16x32 t;
+    t.lo = _mm256_permute2x128_si256(r.lo, r.hi, 0x20);
+    t.hi = _mm256_permute2x128_si256(r.lo, r.hi, 0x31);
+    return t;
+}
+
+/* |mu| <= 512: q = floor((mu x + r) / 2^16) is -1, 0 or 1, and for mu > 0 it is
+ *     1 exactly where x > A, A = floor((65535 - r) / mu),     -1 exactly where x < -B, B = floor(r / mu).
+ * For mu < 0, q(mu, r, x) = q(-mu, r, -x), and -x = ~x + 1: compare y = ~x with both thresholds moved by one.
+ * So an element costs two compares instead of two multiplications. The quotients: (k + 1/2) / |mu| is at least 2^-10 from
+ * every integer and its float32 error is below 2^-15 where the quotient is below 256; larger ones saturate: never reached. */
+typedef struct lp_thresholds {
+    __m256i flip, above, below; /* y = x ^ flip; +1 where y > above; -1 where y < below */
+} lp_thresholds;
+
+LP_INLINE lp_thresholds lp_thresholds8(__m256i mu16, int32_t mu, lp_i16x32 r)
+{
+    const __m256 inverse = _mm256_broadcast_ss(&lp_reciprocal[mu < 0 ? -mu : mu]);
+    const __m256i zero = _mm256_setzero_si256();
+    const lp_i16x32 t = lp_unpacked_order(r);
+    __m256i quarter[4] = {_mm256_unpacklo_epi16(t.lo, zero), _mm256_unpackhi_epi16(t.lo, zero), _mm256_unpacklo_epi16(t.hi, zero),
+                          _mm256_unpackhi_epi16(t.hi, zero)};
+    __m256i a[4], b[4];
+    for (int k = 0; k < 4; k++) {
+        __m256 half = _mm256_add_ps(_mm256_cvtepi32_ps(quarter[k]), _mm256_set1_ps(0.5f)); /* r + 1/2 */
+        b[k] = _mm256_cvttps_epi32(_mm256_mul_ps(half, inverse));
+        a[k] = _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_sub_ps(_mm256_set1_ps(65536.0f), half), inverse));
+    }
+    lp_thresholds h;
+    h.flip = _mm256_srai_epi16(mu16, 15);
+    __m256i a0 = _mm256_add_epi16(_mm256_packs_epi32(a[0], a[1]), h.flip), a1 = _mm256_add_epi16(_mm256_packs_epi32(a[2], a[3]), h.flip);
+    __m256i b0 = _mm256_sub_epi16(h.flip, _mm256_packs_epi32(b[0], b[1])), b1 = _mm256_sub_epi16(h.flip, _mm256_packs_epi32(b[2], b[3]));
+    h.above = _mm256_packs_epi16(a0, a1);
+    h.below = _mm256_packs_epi16(b0, b1);
+    return h;
+}
+
+/* 32 exact products, summed in pairs of pairs to eight int32: |x| is unsigned (128 included), its sign goes to w; a pair is
+ * at most 2 * 128 * 127 = 32,512, so vpmaddubsw never saturates. */
+LP_INLINE __m256i lp_products8(__m256i x, __m256i w)
+{
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(w, x));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
+enum { LP_WAY_NONE, LP_WAY_THRESHOLD, LP_WAY_MULTIPLY };
+
+/* |mu| <= 2^15 and e = 0, so |q| <= 64. LP_WAY_MULTIPLY: with a = |mu| = 256 a1 + a0 and r = 256 r1 + r0,
+ *     floor((a x + r) / 2^16) = floor((a1 x + r1 + floor((a0 x + r0) / 2^8)) / 2^8),
+ * each inner sum one vpmaddubsw of (a_i, r_i) with (x, 1), below 2^15 in size. For mu < 0:
+ *     floor((mu x + r) / 2^16) = -floor((a x + (65535 - r)) / 2^16). */
+LP_INLINE lp_sum lp_8_8_way(int way, int negative, int axpy, int dot, int R, const lp_step *s, const int8_t *x, int8_t *w, const int8_t *xn,
+                            int64_t n, void *random)
+{
+    const __m256i bottom = _mm256_set1_epi8(-127), one = _mm256_set1_epi8(1), zero = _mm256_setzero_si256();
+    const __m256i high_byte = _mm256_set1_epi16((short)0xFF00);
+    lp_sum result = {0};
+    lp_thresholds h = {zero, zero, zero};
+    lp_i16x32 r = {zero, zero}, first = {zero, zero}, second = {zero, zero};
+    __m256i a0 = zero, a1 = zero, complement = zero;
+    if (way == LP_WAY_THRESHOLD) {
+        r = lp_random16(R, random);
+        h = lp_thresholds8(_mm256_broadcastw_epi16(_mm_castpd_si128(_mm_set_sd(s->magic))), s->mu, r);
+    } else if (way == LP_WAY_MULTIPLY) {
+        const int32_t a = negative ? -s->mu : s->mu;
+        a0 = _mm256_set1_epi16((short)(a & 255));
+        a1 = _mm256_set1_epi16((short)(a >> 8));
+        complement = negative ? _mm256_set1_epi16(-1) : zero;
+        r = lp_random16(R, random);
+        lp_i16x32 t = lp_unpacked_order(r);
+        t.lo = _mm256_xor_si256(t.lo, complement);
+        t.hi = _mm256_xor_si256(t.hi, complement);
+        first.lo = _mm256_or_si256(_mm256_slli_epi16(t.lo, 8), a0);
+        first.hi = _mm256_or_si256(_mm256_slli_epi16(t.hi, 8), a0);
+        second.lo = _mm256_or_si256(_mm256_and_si256(t.lo, high_byte), a1);
+        second.hi = _mm256_or_si256(_mm256_and_si256(t.hi, high_byte), a1);
+    }
+    int64_t j = 0;
+    while (j + 32 <= n) {
+        const int64_t end = (n - j < LP_BLOCK ? n : j + LP_BLOCK) - 31;
+        __m256i sum = zero;
+#pragma GCC unroll 2
+        for (; j < end; j += 32) {
+            __m256i v = LP_LOAD(w + j);
+            if (way == LP_WAY_THRESHOLD) {
+                __m256i y = _mm256_xor_si256(LP_LOAD(x + j), h.flip);
+                v = _mm256_subs_epi8(v, _mm256_cmpgt_epi8(y, h.above));
+                v = _mm256_adds_epi8(v, _mm256_cmpgt_epi8(h.below, y));
+                v = _mm256_max_epi8(v, bottom);
+                LP_STORE(w + j, v);
+            } else if (way == LP_WAY_MULTIPLY) {
+                __m256i a = LP_LOAD(x + j), lo = _mm256_unpacklo_epi8(a, one), hi = _mm256_unpackhi_epi8(a, one);
+                if (R == LP_SRX || R == LP_SRB) {
+                    lp_advance16(R, random, j, &r);
+                    lp_i16x32 t = lp_unpacked_order(r);
+                    t.lo = _mm256_xor_si256(t.lo, complement);
+                    t.hi = _mm256_xor_si256(t.hi, complement);
+                    first.lo = _mm256_or_si256(_mm256_slli_epi16(t.lo, 8), a0);
+                    first.hi = _mm256_or_si256(_mm256_slli_epi16(t.hi, 8), a0);
+                    second.lo = _mm256_or_si256(_mm256_and_si256(t.lo, high_byte), a1);
+                    second.hi = _mm256_or_si256(_mm256_and_si256(t.hi, high_byte), a1);
+                }
+                __m256i q0 = _mm256_srai_epi16(_mm256_maddubs_epi16(first.lo, lo), 8);
+                __m256i q1 = _mm256_srai_epi16(_mm256_maddubs_epi16(first.hi, hi), 8);
+                q0 = _mm256_srai_epi16(_mm256_add_epi16(q0, _mm256_maddubs_epi16(second.lo, lo)), 8);
+                q1 = _mm256_srai_epi16(_mm256_add_epi16(q1, _mm256_maddubs_epi16(second.hi, hi)), 8);
+                __m256i q = _mm256_packs_epi16(q0, q1);
+                v = _mm256_max_epi8(negative ? _mm256_subs_epi8(v, q) : _mm256_adds_epi8(v, q), bottom);
+                LP_STORE(w + j, v);
+            }
+            if (dot) {
+                _mm_prefetch((const char *)xn + j + LP_PREFETCH, _MM_HINT_T0);
+                sum = _mm256_add_epi32(sum, lp_products8(LP_LOAD(xn + j), v));
+            }
+        }
+        if (dot)
+            result.i += lp_hsum32(sum);
+    }
+    if (way != LP_WAY_NONE && R == LP_SRX) {
+        LP_STORE(random, r.lo);
+        LP_STORE((uint8_t *)random + 32, r.hi);
+    }
+    if (j < n)
+        result.i += lp_tail(axpy, dot, 8, 8, R, s, x, w, xn, j, (int)(n - j), random, NULL);
+    return result;
+}
+
+LP_INLINE lp_sum lp_8_8_avx2(int axpy, int dot, int R, const lp_step *s, const void *x, void *w, const void *xn, int64_t n, void *random)
+{
+    const int8_t *a = (const int8_t *)x, *b = (const int8_t *)xn;
+    if (!axpy)
+        return lp_8_8_way(LP_WAY_NONE, 0, 0, dot, R, s, a, (int8_t *)w, b, n, random);
+    if (s->e > 0)
+        return lp_int_avx2(axpy, dot, 8, 8, R, s, x, w, xn, n, random);
+    if ((R == LP_NEAREST || R == LP_SR) && s->mu >= -512 && s->mu <= 512)
+        return lp_8_8_way(LP_WAY_THRESHOLD, 0, 1, dot, R, s, a, (int8_t *)w, b, n, random);
+    if (s->mu < 0)
+        return lp_8_8_way(LP_WAY_MULTIPLY, 1, 1, dot, R, s, a, (int8_t *)w, b, n, random);
+    return lp_8_8_way(LP_WAY_MULTIPLY, 0, 1, dot, R, s, a, (int8_t *)w, b, n, random);
+}
+
+/* ---- 4 x 4 ------------------------------------------------------------------------------------------------------- */
+
+/* A row has 16 possible x and 32 random words. With p = mu x = 2^16 hi + lo, q = hi + [lo > 65535 - r], and only the order of lo
+ * among the 16 matters: value[x] = 16 hi + #{x' : lo(x') < lo(x)}, rank_j = #{x' : lo(x') > 65535 - r_j}, both counts below 16,
+ * and floor((value[x] + rank_j) / 16) = q exactly. The model is kept in the high nibble of a byte (16 w), so the saturating
+ * byte add, a mask and a max finish the update. |mu| <= 2^15, e = 0: hi in [-4, 4], sums within [-64, 94]. */
+typedef struct lp_table4 {
+    __m256i value, rank_even, rank_odd;
+} lp_table4;
+
+LP_INLINE lp_table4 lp_table4_make(int32_t mu, lp_i16x32 r)
+{
+    const __m256i sign = _mm256_set1_epi16((short)0x8000), zero = _mm256_setzero_si256(), low_word = _mm256_set1_epi32(0xFFFF);
+    const __m256i x = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
+    const __m256i mus = _mm256_set1_epi16((short)mu);
+    /* |mu| = 2^15 cannot come here, so mu is an int16 and the high half below is right */
+    const __m256i high = _mm256_mulhi_epi16(mus, x), low = _mm256_xor_si256(_mm256_mullo_epi16(mus, x), sign);
+    const __m256i not_lo = _mm256_xor_si256(r.lo, _mm256_set1_epi16(0x7FFF)), not_hi = _mm256_xor_si256(r.hi, _mm256_set1_epi16(0x7FFF));
+    __m256i order = zero, rank_lo = zero, rank_hi = zero;
+    int16_t lows[16];
+    LP_STORE(lows, low);
+    for (int k = 0; k < 16; k++) {
+        const __m256i b = _mm256_set1_epi16(lows[k]);
+        order = _mm256_sub_epi16(order, _mm256_cmpgt_epi16(low, b));
+        rank_lo = _mm256_sub_epi16(rank_lo, _mm256_cmpgt_epi16(b, not_lo));
+        rank_hi = _mm256_sub_epi16(rank_hi, _mm256_cmpgt_epi16(b, not_hi));
+    }
+    lp_table4 t;
+    /* bytes 0..15 in both lanes */
+    __m256i value = _mm256_add_epi16(_mm256_slli_epi16(high, 4), order);
+    t.value = _mm256_permute4x64_epi64(_mm256_packs_epi16(value, value), 0x88);
+    /* even and odd elements apart, 16 of each, the same in both lanes (64 elements are two blocks of words) */
+    __m256i even = _mm256_packus_epi32(_mm256_and_si256(rank_lo, low_word), _mm256_and_si256(rank_hi, low_word));
+    __m256i odd = _mm256_packus_epi32(_mm256_srli_epi32(rank_lo, 16), _mm256_srli_epi32(rank_hi, 16));
+    even = _mm256_permute4x64_epi64(even, 0xD8);
+    odd = _mm256_permute4x64_epi64(odd, 0xD8);
+    t.rank_even = _mm256_permute4x64_epi64(_mm256_packus_epi16(even, even), 0x88);
+    t.rank_odd = _mm256_permute4x64_epi64(_mm256_packus_epi16(odd, odd), 0x88);
+    return t;
+}
+
+/* Dot: |x| by table, its sign put on 16 w; a vpmaddubsw pair is at most 2 * 8 * 112 = 1,792, two of them and 8 rounds stay below
+ * 2^15; then int32 lanes. The sum is 16 times too large until the end. */
+LP_INLINE lp_sum lp_4_4_avx2(int axpy, int dot, int R, const lp_step *s, const void *xv, void *wv, const void *xnv, int64_t n, void *random)
+{
+    const uint8_t *x = (const uint8_t *)xv, *xn = (const uint8_t *)xnv;
+    uint8_t *w = (uint8_t *)wv;
+    const __m256i low_nibble = _mm256_set1_epi8(15), high_nibble = _mm256_set1_epi8((char)0xF0), bottom = _mm256_set1_epi8(-112);
+    const __m256i magnitude = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 7, 6, 5, 4, 3, 2, 1));
+    const __m256i zero = _mm256_setzero_si256();
+    lp_table4 t = {zero, zero, zero};
+    lp_sum result = {0};
+    if (axpy)
+        t = lp_table4_make(s->mu, lp_random16(R, random));
+    int64_t j = 0;
+    while (j + 64 <= n) {
+        const int64_t end = (n - j < LP_BLOCK ? n : j + LP_BLOCK) - 63;
+        __m256i sum = zero;
+        while (j < end) {
+            const int64_t stop = end - j > 512 ? j + 512 : end;
+            __m256i pairs = zero;
+            for (; j < stop; j += 64) {
+                const __m256i v = LP_LOAD(w + j / 2);
+                __m256i even = _mm256_and_si256(_mm256_slli_epi16(v, 4), high_nibble), odd = _mm256_and_si256(v, high_nibble);
+                if (axpy) {
+                    const __m256i a = LP_LOAD(x + j / 2);
+                    const __m256i xe = _mm256_and_si256(a, low_nibble), xo = _mm256_and_si256(_mm256_srli_epi16(a, 4), low_nibble);
+                    even = _mm256_adds_epi8(even, _mm256_add_epi8(_mm256_shuffle_epi8(t.value, xe), t.rank_even));
+                    odd = _mm256_adds_epi8(odd, _mm256_add_epi8(_mm256_shuffle_epi8(t.value, xo), t.rank_odd));
+                    even = _mm256_max_epi8(_mm256_and_si256(even, high_nibble), bottom);
+                    odd = _mm256_max_epi8(_mm256_and_si256(odd, high_nibble), bottom);
+                    LP_STORE(w + j / 2, _mm256_or_si256(odd, _mm256_srli_epi16(even, 4)));
+                }
+                if (dot) {
+                    const __m256i b = LP_LOAD(xn + j / 2);
+                    _mm_prefetch((const char *)xn + j / 2 + LP_PREFETCH, _MM_HINT_T0);
+                    const __m256i be = _mm256_shuffle_epi8(magnitude, _mm256_and_si256(b, low_nibble));
+                    const __m256i bo = _mm256_shuffle_epi8(magnitude, _mm256_and_si256(_mm256_srli_epi16(b, 4), low_nibble));
+                    /* the sign of a byte is that of its high nibble; where that nibble is zero, so is the magnitude */
+                    pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(be, _mm256_sign_epi8(even, _mm256_slli_epi16(b, 4))));
+                    pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(bo, _mm256_sign_epi8(odd, b)));
+                }
+            }
+            if (dot)
+                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+        }
+        if (dot)
+            result.i += lp_hsum32(sum) / 16;
+    }
+    for (; j < n; j += 32)
+        result.i += lp_tail(axpy, dot, 4, 4, R, s, xv, wv, xnv, j, n - j < 32 ? (int)(n - j) : 32, random, NULL);
+    return result;
+}
+
+/* ---- pairs with 32f ---------------------------------------------------------------------------------------------- */
+
+typedef struct lp_i32x32 {
+    __m256i v[4];
+} lp_i32x32;
+
+LP_INLINE lp_i32x32 lp_load32(int bits, const void *p, int64_t j)
+{
+    const uint8_t *b = (const uint8_t *)p + lp_bytes(bits, j);
+    lp_i32x32 v;
+    if (bits == 4) {
+        lp_i16x32 h = lp_load16(4, p, j);
+        v.v[0] = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(h.lo));
+        v.v[1] = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(h.lo, 1));
+        v.v[2] = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(h.hi));
+        v.v[3] = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(h.hi, 1));
+        return v;
+    }
+    for (int k = 0; k < 4; k++)
+        v.v[k] = bits == 8 ? _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(b + 8 * k)))
+                           : _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(b + 16 * k)));
+    return v;
+}
+
+LP_INLINE lp_f32x32 lp_to_float(lp_i32x32 a)
+{
+    lp_f32x32 f;
+    for (int k = 0; k < 4; k++)
+        f.v[k] = _mm256_cvtepi32_ps(a.v[k]);
+    return f;
+}
+
+LP_INLINE lp_f32x32 lp_loadf(int bits, const void *p, int64_t j)
+{
+    lp_f32x32 f;
+    if (bits != 32)
+        return lp_to_float(lp_load32(bits, p, j));
+    for (int k = 0; k < 4; k++)
+        f.v[k] = _mm256_loadu_ps((const float *)p + j + 8 * k);
+    return f;
+}
+
+LP_INLINE __m256 lp_fraction8(__m256i words)
+{
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srli_epi32(words, 8)), _mm256_set1_ps(0x1p-24f));
+}
+
+/* The fractions of elements j .. j + 31: two blocks of 16 words. */
+LP_INLINE void lp_fractions(int R, void *random, int64_t j, lp_i16x32 *lanes, __m256 u[4])
+{
+    if (R == LP_SRX) {
+        for (int k = 0; k < 4; k += 2) {
+            lanes->lo = lp_xorshift64x4(lanes->lo);
+            lanes->hi = lp_xorshift64x4(lanes->hi);
+            u[k] = lp_fraction8(lanes->lo);
+            u[k + 1] = lp_fraction8(lanes->hi);
+        }
+    } else if (R == LP_SRB)
+        for (int k = 0; k < 4; k++)
+            u[k] = lp_fraction8(LP_LOAD((const uint32_t *)random + j + 8 * k));
+}
+
+LP_INLINE lp_sum lp_float_avx2(int axpy, int dot, int D, int M, int R, const lp_step *s, const void *x, void *w, const void *xn, int64_t n,
+                               void *random)
+{
+    const int fixed = M != 32;
+    const __m256 hi = _mm256_set1_ps(2.0f * (float)lp_max_code(fixed ? M : 2)), lo = _mm256_sub_ps(_mm256_setzero_ps(), hi);
+    const __m256i top = _mm256_set1_epi32(lp_max_code(fixed ? M : 2)), bottom = _mm256_sub_epi32(_mm256_setzero_si256(), top);
+    lp_sum result = {0};
+    double sum[32] = {0};
+    __m256 m = _mm256_setzero_ps(), u[4] = {m, m, m, m};
+    lp_i16x32 lanes = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    if (axpy) {
+        m = _mm256_set1_ps(s->m);
+        if (fixed) {
+            u[0] = u[1] = u[2] = u[3] = _mm256_set1_ps(LP_NEAREST_U);
+            if (R == LP_SR || R == LP_SRX)
+                lanes = lp_random16(R, random);
+            if (R == LP_SR) {
+                u[0] = u[2] = lp_fraction8(lanes.lo);
+                u[1] = u[3] = lp_fraction8(lanes.hi);
+            }
+        }
+    }
+    int64_t j = 0;
+    do {
+        const int64_t block_end = n - j < LP_BLOCK ? n : j + LP_BLOCK;
+        __m256 part[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+        for (; j + 32 <= block_end; j += 32) {
+            lp_f32x32 v;
+            if (fixed) {
+                lp_i32x32 c = lp_load32(M, w, j);
+                if (axpy) {
+                    if (R == LP_SRX || R == LP_SRB)
+                        lp_fractions(R, random, j, &lanes, u);
+                    for (int k = 0; k < 4; k++) {
+                        __m256 t = _mm256_mul_ps(m, _mm256_loadu_ps((const float *)x + j + 8 * k));
+                        t = _mm256_max_ps(_mm256_min_ps(hi, t), lo); /* operand order: a NaN becomes lo */
+                        __m256 f = _mm256_floor_ps(t);
+                        __m256 up = _mm256_cmp_ps(_mm256_sub_ps(t, f), u[k], _CMP_GT_OQ);
+                        __m256i q = _mm256_sub_epi32(_mm256_cvttps_epi32(f), _mm256_castps_si256(up));
+                        q = _mm256_add_epi32(c.v[k], q);
+                        c.v[k] = _mm256_max_epi32(_mm256_min_epi32(q, top), bottom);
+                    }
+                    lp_i16x32 h;
+                    h.lo = _mm256_permute4x64_epi64(_mm256_packs_epi32(c.v[0], c.v[1]), 0xD8);
+                    h.hi = _mm256_permute4x64_epi64(_mm256_packs_epi32(c.v[2], c.v[3]), 0xD8);
+                    lp_store16(M, w, j, h);
+                }
+                v = lp_to_float(c);
+            } else {
+                v = lp_loadf(32, w, j);
+                if (axpy) {
+                    lp_f32x32 a = lp_loadf(D, x, j);
+                    for (int k = 0; k < 4; k++) {
+                        v.v[k] = _mm256_add_ps(v.v[k], _mm256_mul_ps(m, a.v[k]));
+                        _mm256_storeu_ps((float *)w + j + 8 * k, v.v[k]);
+                    }
+                }
+            }
+            if (dot) {
+                lp_f32x32 b = lp_loadf(D, xn, j);
+                _mm_prefetch((const char *)xn + lp_bytes(D, j) + LP_PREFETCH, _MM_HINT_T0);
+                if (D == 32)
+                    _mm_prefetch((const char *)xn + lp_bytes(D, j) + LP_PREFETCH + 64, _MM_HINT_T0);
+                for (int k = 0; k < 4; k++)
+                    part[k] = _mm256_add_ps(part[k], _mm256_mul_ps(b.v[k], v.v[k]));
+            }
+        }
+        if (block_end == n && axpy && fixed && R == LP_SRX) {
+            LP_STORE(random, lanes.lo);
+            LP_STORE((uint8_t *)random + 32, lanes.hi);
+        }
+        float lanes32[32];
+        if (dot || j < block_end)
+            for (int k = 0; k < 4; k++)
+                _mm256_storeu_ps(lanes32 + 8 * k, part[k]);
+        if (j < block_end) {
+            lp_tail(axpy, dot, D, M, R, s, x, w, xn, j, (int)(block_end - j), random, lanes32);
+            j = block_end;
+        }
+        if (dot)
+            for (int l = 0; l < 32; l++)
+                sum[l] = sum[l] + (double)lanes32[l];
+    } while (j < n);
+    result.f = dot ? lp_tree(sum) : 0.0;
+    return result;
+}
+
+LP_INLINE lp_sum lp_body_avx2(int axpy, int dot, int D, int M, int R, const lp_step *s, const void *x, void *w, const void *xn, int64_t n,
+                              void *random)
+{
+    if (D == 32 || M == 32)
+        return lp_float_avx2(axpy, dot, D, M, R, s, x, w, xn, n, random);
+    if (axpy && s->e > (D == 16 ? 0 : D == 8 ? 8 : 12))
+        return lp_slow(axpy, dot, D, M, R, s, x, w, xn, n, random);
+    if (D == 8 && M == 8)
+        return lp_8_8_avx2(axpy, dot, R, s, x, w, xn, n, random);
+    if (D == 4 && M == 4 && (!axpy || (s->e == 0 && (R == LP_NEAREST || R == LP_SR))))
+        return lp_4_4_avx2(axpy, dot, R, s, x, w, xn, n, random);
+    return lp_int_avx2(axpy, dot, D, M, R, s, x, w, xn, n, random);
+}
+
+#endif

@@ -1,0 +1,148 @@
+/* One portable body for every op, D, M and rounding. axpy, dot, D, M and R are compile-time constants wherever it is stamped,
+ * so each row keeps only its own branches.
+ *
+ * axpy, integer D, fixed M:  w <- sat(w + floor((mu 2^e x + r) / 2^16)), one saturation, to +-(2^(M-1) - 1).
+ *     |mu| <= 2^15, |x| <= 2^(D-1): the product fits 2^30, times 2^e <= 2^17 it fits int64. Rounding point: the shift by 16.
+ * axpy, 32f D, fixed M:      t = m x (float32), clipped to the model's whole range; w <- sat(w + floor(t) + (frac(t) > u)).
+ * axpy, 32f M:               w <- w + m x, two float32 roundings.
+ * dot, integers:             exact; int64, safe to n = 2^33 (2^30 per product).
+ * dot, 32f on a side:        element j into float32 partial sum j mod 32, flushed to float64 every LP_BLOCK elements. */
+#ifndef LP_BODY_BASE_H
+#define LP_BODY_BASE_H
+
+#include "scalar.h"
+
+/* The random words of 32 successive elements. */
+typedef struct lp_words {
+    uint16_t r[32]; /* integer data */
+    float u[32];    /* 32f data: 24-bit fractions */
+} lp_words;
+
+/* The largest float below 1/2: frac > it exactly where frac >= 1/2. */
+#define LP_NEAREST_U 0x1.fffffep-2f
+
+LP_INLINE float lp_fraction(uint32_t word) { return (float)(int32_t)(word >> 8) * 0x1p-24f; }
+
+/* Words that stay the same for the whole row. */
+LP_INLINE void lp_words_fixed(lp_words *t, int D, int R, const void *random)
+{
+    for (int l = 0; l < 32; l++) {
+        if (D == 32)
+            t->u[l] = R == LP_SR ? lp_fraction(lp_word32((const uint64_t *)random, l & 15)) : LP_NEAREST_U;
+        else
+            t->r[l] = R == LP_SR ? (uint16_t)lp_word16((const uint64_t *)random, l) : 0x8000;
+    }
+}
+
+/* Words of elements j .. j + k - 1, k <= 32. */
+LP_INLINE void lp_words_fresh(lp_words *t, int D, int R, void *random, int64_t j, int k)
+{
+    if (R == LP_SRX) {
+        uint64_t *lane = (uint64_t *)random;
+        for (int l = 0; l < k; l++) {
+            if ((D == 32 ? l & 15 : l) == 0)
+                lp_rng_draw(lane);
+            if (D == 32)
+                t->u[l] = lp_fraction(lp_word32(lane, l & 15));
+            else
+                t->r[l] = (uint16_t)lp_word16(lane, l);
+        }
+    } else if (D == 32) {
+        for (int l = 0; l < k; l++)
+            t->u[l] = lp_fraction(((const uint32_t *)random)[j + l]);
+    } else {
+        memcpy(t->r, (const uint16_t *)random + j, (size_t)k * 2);
+    }
+}
+
+LP_INLINE int32_t lp_sat(int64_t v, int bits)
+{
+    int32_t top = lp_max_code(bits);
+    return v > top ? top : v < -top ? -top : (int32_t)v;
+}
+
+LP_INLINE void lp_axpy_one(int D, int M, const lp_step *s, const void *x, void *w, int64_t j, uint32_t r, float u)
+{
+    if (M == 32) {
+        float product = s->m * lp_getf(x, D, j);
+        ((float *)w)[j] = ((float *)w)[j] + product;
+    } else if (D == 32) {
+        const float hi = 2.0f * (float)lp_max_code(M), lo = -hi;
+        float t = s->m * ((const float *)x)[j];
+        t = t > hi ? hi : t;
+        t = t > lo ? t : lo; /* a NaN ends here too */
+        int32_t f = (int32_t)t;
+        f -= (float)f > t;
+        lp_put(w, M, j, lp_sat((int64_t)lp_get(w, M, j) + f + (t - (float)f > u), M));
+    } else {
+        int32_t p = s->mu * lp_get(x, D, j);
+        int64_t q = s->e == 0 ? (p + (int32_t)r) >> 16 : ((int64_t)p * ((int64_t)1 << s->e) + r) >> 16;
+        lp_put(w, M, j, lp_sat(lp_get(w, M, j) + q, M));
+    }
+}
+
+/* Elements j .. j + k - 1 of a group that starts at a multiple of 32. */
+LP_INLINE void lp_group_base(int axpy, int dot, int D, int M, const lp_step *s, const void *x, void *w, const void *xn, int64_t j,
+                             int k, const lp_words *t, int64_t *isum, float part[32])
+{
+    if (axpy)
+        for (int l = 0; l < k; l++)
+            lp_axpy_one(D, M, s, x, w, j + l, t->r[l], t->u[l]);
+    if (dot) {
+        if (D == 32 || M == 32) {
+            for (int l = 0; l < k; l++) {
+                float product = lp_getf(xn, D, j + l) * lp_getf(w, M, j + l);
+                part[l] = part[l] + product;
+            }
+        } else {
+            int64_t sum = 0;
+            for (int l = 0; l < k; l++)
+                sum += (int64_t)lp_get(xn, D, j + l) * lp_get(w, M, j + l);
+            *isum += sum;
+        }
+    }
+}
+
+/* The fixed reduction tree of the 32 float64 sums. */
+LP_INLINE double lp_tree(double sum[32])
+{
+    for (int s = 16; s > 0; s >>= 1)
+        for (int l = 0; l < s; l++)
+            sum[l] = sum[l] + sum[l + s];
+    return sum[0];
+}
+
+LP_INLINE lp_sum lp_body_base(int axpy, int dot, int D, int M, int R, const lp_step *s, const void *x, void *w, const void *xn,
+                              int64_t n, void *random)
+{
+    const int floats = D == 32 || M == 32;
+    const int words = axpy && M != 32;
+    lp_sum result = {0};
+    lp_words t;
+    double sum[32] = {0};
+    if (words && (R == LP_NEAREST || R == LP_SR))
+        lp_words_fixed(&t, D, R, random);
+    for (int64_t block = 0; block < n; block += LP_BLOCK) {
+        int64_t end = n - block < LP_BLOCK ? n : block + LP_BLOCK;
+        float part[32] = {0};
+        int64_t j = block;
+        for (; j + 32 <= end; j += 32) {
+            if (words && (R == LP_SRX || R == LP_SRB))
+                lp_words_fresh(&t, D, R, random, j, 32);
+            lp_group_base(axpy, dot, D, M, s, x, w, xn, j, 32, &t, &result.i, part);
+        }
+        if (j < end) {
+            if (words && (R == LP_SRX || R == LP_SRB))
+                lp_words_fresh(&t, D, R, random, j, (int)(end - j));
+            lp_group_base(axpy, dot, D, M, s, x, w, xn, j, (int)(end - j), &t, &result.i, part);
+        }
+        if (dot && floats)
+            for (int l = 0; l < 32; l++)
+                sum[l] = sum[l] + (double)part[l];
+    }
+    if (floats)
+        result.f = dot ? lp_tree(sum) : 0.0;
+    return result;
+}
+
+#endif

@@ -1,0 +1,89 @@
+# One to one with lowprec.h (and the few primitives of scalar.h that Python sees).
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "lowprec.h" nogil:
+    enum: LP_DOT, LP_AXPY, LP_AXPY_DOT, LP_SGD
+    enum: LP_NEAREST, LP_SR, LP_SRX, LP_SRB
+    enum: LP_LOGISTIC, LP_HINGE, LP_SQUARED
+
+    ctypedef struct lp_step:
+        double magic
+        int32_t mu
+        int32_t e
+        float m
+
+    ctypedef union lp_sum:
+        int64_t i
+        double f
+
+    ctypedef struct lp_rng:
+        uint64_t lane[8]
+        uint64_t scalar
+
+    ctypedef struct lp_mt19937:
+        uint32_t state[624]
+        int index
+
+    ctypedef struct lp_sgd:
+        const uint8_t *x
+        int64_t row_stride
+        int64_t n
+        const int64_t *order
+        const float *y
+        const float *weight
+        void *w
+        double *intercept
+        double intercept_step
+        double dot_scale
+        double step_scale
+        int32_t loss
+        int32_t stochastic
+        int64_t refresh
+        int64_t refresh_left
+        uint64_t block[8]
+        lp_rng rng
+        lp_mt19937 *mt
+        void *words
+        int32_t pending
+        lp_step step
+        const uint8_t *pending_x
+        int64_t bad_row
+
+    ctypedef lp_sum (*lp_dot_fn)(const void *x, const void *w, int64_t n) noexcept
+    ctypedef void (*lp_axpy_fn)(const lp_step *step, const void *x, void *w, int64_t n, void *random) noexcept
+    ctypedef lp_sum (*lp_axpy_dot_fn)(const lp_step *step, const void *x, void *w, const void *x_next, int64_t n,
+                                      void *random) noexcept
+    ctypedef void (*lp_sgd_fn)(lp_sgd *job, int64_t first, int64_t last) noexcept
+
+    ctypedef struct lp_kernel:
+        const char *name
+        uint8_t op
+        uint8_t D
+        uint8_t M
+        uint8_t rounding
+        void (*fn)() noexcept
+
+    ctypedef struct lp_isa:
+        const char *name
+        const lp_kernel *kernels
+        int count
+        int (*runnable)() noexcept
+
+    const lp_isa *lp_isas[]
+    const lp_isa *lp_isa_find(const char *name)
+    const lp_isa *lp_isa_best()
+    const lp_kernel *lp_find(const lp_isa *isa, int op, int D, int M, int rounding)
+
+    void lp_mt19937_seed(lp_mt19937 *mt, uint64_t seed, uint64_t stream)
+    uint32_t lp_mt19937_next(lp_mt19937 *mt)
+    void lp_mt19937_fill(lp_mt19937 *mt, void *words, int64_t n, int D)
+    void lp_tables_init()
+    int64_t lp_at_limit(const void *w, int64_t n, int M)
+    void lp_widen(void *w, int64_t n, int M)
+
+cdef extern from "scalar.h" nogil:
+    void lp_rng_seed(lp_rng *rng, uint64_t seed, uint64_t stream)
+    void lp_rng_draw(uint64_t *lane)
+    uint64_t lp_xorshift64(uint64_t x)
+    void lp_make_step(lp_step *s, double m, int D, int M, int stochastic, uint64_t draw)
+    double lp_loss_derivative(int loss, double sum, double scale, double b, double y, int *finite)

@@ -1,0 +1,12 @@
+/* The AVX2 table (x86-64-v3). Pairs without a body of their own are the portable one, compiled with this unit's flags. */
+#include "body_avx2.h"
+
+static int has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("fma");
+}
+
+#define LP_ISA avx2
+#define LP_RUNNABLE has_avx2
+#define LP_BODY lp_body_avx2
+#include "stamp.h"

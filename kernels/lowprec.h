@@ -1,0 +1,118 @@
+/* The C contract of the kernels. docs/architecture.md has the same in words; tests/reference.py in Python integers.
+ *
+ * Kernels own nothing: they read and write the caller's buffers, nothing past element n - 1, never allocate, never fail.
+ * Buffers need no alignment beyond that of their element type. */
+#ifndef LOWPREC_H
+#define LOWPREC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum lp_op { LP_DOT, LP_AXPY, LP_AXPY_DOT, LP_SGD };
+enum lp_rounding { LP_NEAREST, LP_SR, LP_SRX, LP_SRB };
+enum lp_loss { LP_LOGISTIC, LP_HINGE, LP_SQUARED };
+
+/* Elements between two flushes of the partial sums. For float32 it is part of the arithmetic; for integers it is short enough for
+ * every accumulator: 4096 * 2^7 * 2^7 < 2^31 (8 x 8), and per 32-bit lane 128 * 2 * 2^7 * 2^15 = 2^30 (8 x 16). */
+#define LP_BLOCK 4096
+
+/* One axpy's step. Integer data and fixed-point model: w += floor((mu * 2^e * x + r) / 2^16). Otherwise w += m * x.
+ * magic is mu + 1.5 * 2^52 as a double: its low 32 bits are mu, which lets SIMD code take mu without leaving the vector unit. */
+typedef struct lp_step {
+    double magic;
+    int32_t mu;
+    int32_t e;
+    float m;
+} lp_step;
+
+/* The sum of a dot: i where both formats are integers, f where one of them is 32f. */
+typedef union lp_sum {
+    int64_t i;
+    double f;
+} lp_sum;
+
+/* Eight xorshift64 lanes (one 512-bit block of random words) and the scalar generator that rounds mu. */
+typedef struct lp_rng {
+    uint64_t lane[8];
+    uint64_t scalar;
+} lp_rng;
+
+typedef struct lp_mt19937 {
+    uint32_t state[624];
+    int index;
+} lp_mt19937;
+
+/* One worker of a training run: everything that is decided per run or per example, and the update that is still pending. */
+typedef struct lp_sgd {
+    const uint8_t *x;         /* rows of codes, row i at x + i * row_stride */
+    int64_t row_stride;       /* bytes */
+    int64_t n;                /* numbers per row (pad codes included where they are known to be zero) */
+    const int64_t *order;     /* permutation of the rows, or NULL */
+    const float *y;           /* labels or targets by row */
+    const float *weight;      /* sample weights by row, or NULL */
+    void *w;                  /* the model's codes, shared by all workers */
+    double *intercept;        /* shared by all workers, or NULL */
+    double intercept_step;
+    double dot_scale;         /* scale_x * scale_w */
+    double step_scale;        /* step size * scale_x / scale_w */
+    int32_t loss;             /* enum lp_loss */
+    int32_t stochastic;       /* is mu rounded stochastically? */
+    int64_t refresh;          /* axpys per shared block */
+    int64_t refresh_left;
+    uint64_t block[8];        /* the shared block */
+    lp_rng rng;
+    lp_mt19937 *mt;           /* mt19937: the generator, and room for a row of words */
+    void *words;
+    int32_t pending;          /* is an update still to be applied? */
+    lp_step step;
+    const uint8_t *pending_x; /* its row */
+    int64_t bad_row;          /* the first row whose product was not finite, or -1 */
+} lp_sgd;
+
+/* random: LP_NEAREST: NULL. LP_SR: const uint64_t block[8]. LP_SRX: uint64_t lane[8], advanced. LP_SRB: one word per
+ * element, const uint16_t * for integer data, const uint32_t * for 32f data. */
+typedef lp_sum (*lp_dot_fn)(const void *x, const void *w, int64_t n);
+typedef void (*lp_axpy_fn)(const lp_step *step, const void *x, void *w, int64_t n, void *random);
+typedef lp_sum (*lp_axpy_dot_fn)(const lp_step *step, const void *x, void *w, const void *x_next, int64_t n, void *random);
+typedef void (*lp_sgd_fn)(lp_sgd *job, int64_t first, int64_t last); /* positions [first, last) of the epoch */
+
+typedef struct lp_kernel {
+    const char *name; /* "axpy_8_16_sr" */
+    uint8_t op, D, M, rounding;
+    void (*fn)(void); /* cast to the type of its op */
+} lp_kernel;
+
+/* An ISA is one complete table: the same rows in the same order on each. */
+typedef struct lp_isa {
+    const char *name;
+    const lp_kernel *kernels;
+    int count;
+    int (*runnable)(void);
+} lp_isa;
+
+extern const lp_isa lp_isa_base;
+#ifdef LP_HAVE_AVX2
+extern const lp_isa lp_isa_avx2;
+#endif
+
+/* dispatch.c */
+extern const lp_isa *const lp_isas[]; /* built in, slowest first, NULL at the end */
+const lp_isa *lp_isa_find(const char *name);
+const lp_isa *lp_isa_best(void);
+const lp_kernel *lp_find(const lp_isa *isa, int op, int D, int M, int rounding);
+
+/* random.c */
+void lp_mt19937_seed(lp_mt19937 *mt, uint64_t seed, uint64_t stream);
+uint32_t lp_mt19937_next(lp_mt19937 *mt);
+void lp_mt19937_fill(lp_mt19937 *mt, void *words, int64_t n, int D);
+
+/* tables.c */
+extern double lp_logistic_table[][4];
+extern float lp_reciprocal[513];
+void lp_tables_init(void);
+
+/* model.c */
+int64_t lp_at_limit(const void *w, int64_t n, int M);
+void lp_widen(void *w, int64_t n, int M);
+
+#endif

@@ -1,0 +1,164 @@
+/* Scalar primitives, the same on every ISA: random streams, the step of an axpy, loss derivatives, one code of a buffer.
+ * Everything is static inline: each ISA's unit compiles its own copy with its own flags, and the linker cannot mix them. */
+#ifndef LP_SCALAR_H
+#define LP_SCALAR_H
+
+#include <math.h>
+#include <string.h>
+
+#include "lowprec.h"
+
+#define LP_INLINE static inline __attribute__((always_inline, unused))
+
+/* ---- random streams --------------------------------------------------------------------------------------------- */
+
+/* SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): advances the state, returns one output. */
+LP_INLINE uint64_t lp_splitmix64(uint64_t *state)
+{
+    uint64_t z = (*state += 0x9E3779B97F4A7C15u);
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+/* Marsaglia's xorshift64 (J. Stat. Softw. 8(14), 2003), triple (13, 7, 17). */
+LP_INLINE uint64_t lp_xorshift64(uint64_t x)
+{
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    return x;
+}
+
+LP_INLINE void lp_rng_seed(lp_rng *rng, uint64_t seed, uint64_t stream)
+{
+    uint64_t from_seed = seed, from_stream = stream ^ 0xD1B54A32D192ED03u;
+    uint64_t state = lp_splitmix64(&from_seed) ^ lp_splitmix64(&from_stream);
+    for (int k = 0; k < 9; k++) {
+        uint64_t z = lp_splitmix64(&state);
+        if (z == 0)
+            z = 0x9E3779B97F4A7C15u; /* xorshift would stay at zero for ever */
+        if (k < 8)
+            rng->lane[k] = z;
+        else
+            rng->scalar = z;
+    }
+}
+
+/* Advance all lanes; the block is the new state. */
+LP_INLINE void lp_rng_draw(uint64_t lane[8])
+{
+    for (int k = 0; k < 8; k++)
+        lane[k] = lp_xorshift64(lane[k]);
+}
+
+/* The words of a block in the order of a little-endian machine, on any machine. */
+LP_INLINE uint32_t lp_word16(const uint64_t block[8], int k) { return (uint32_t)(block[k >> 2] >> (16 * (k & 3))) & 0xFFFFu; }
+LP_INLINE uint32_t lp_word32(const uint64_t block[8], int k) { return (uint32_t)(block[k >> 1] >> (32 * (k & 1))); }
+
+/* ---- the step of an axpy ---------------------------------------------------------------------------------------- */
+
+#define LP_MAGIC 6755399441055744.0 /* 1.5 * 2^52: adding it rounds |t| < 2^51 half to even, into the low bits */
+
+LP_INLINE int lp_max_code(int bits) { return (1 << (bits - 1)) - 1; }
+
+/* m -> (mu, e): see "Step of an axpy" in docs/architecture.md. draw: one output of the scalar generator, used if stochastic. */
+LP_INLINE void lp_make_step(lp_step *s, double m, int D, int M, int stochastic, uint64_t draw)
+{
+    if (D == 32 || M == 32) {
+        s->m = (float)m;
+        s->mu = 0;
+        s->e = 0;
+        return;
+    }
+    double v = stochastic ? ((double)(int64_t)(2 * (draw >> 32) + 1) - 4294967296.0) * 0x1p-33 : 0.0;
+    double t = m * 65536.0;
+    int e = 0;
+    if (__builtin_expect(!(t < 32768.0 && t > -32768.0), 0)) {
+        double limit = 2.0 * lp_max_code(M) * 65536.0;
+        t = t > limit ? limit : t < -limit ? -limit : t == t ? t : 0.0; /* callers refuse a NaN; here it must only end */
+        while (!(t < 32768.0 && t > -32768.0)) {
+            t *= 0.5;
+            e++;
+        }
+    }
+    double magic = (t + v) + LP_MAGIC;
+    uint64_t bits;
+    memcpy(&bits, &magic, 8);
+    int32_t mu = (int32_t)(uint32_t)bits;
+    if (__builtin_expect(mu == 32768 || mu == -32768, 0)) { /* rounded up to the next power of two: exact one e further */
+        mu /= 2;
+        e++;
+        magic = LP_MAGIC + mu;
+    }
+    s->magic = magic;
+    s->mu = mu;
+    s->e = e;
+    s->m = 0.0f;
+}
+
+/* ---- loss derivatives ------------------------------------------------------------------------------------------- */
+
+#define LP_LOGISTIC_RANGE 32 /* the table covers t in [-32, 32], 16 cubics to the unit */
+#define LP_LOGISTIC_NODES (2 * 16 * LP_LOGISTIC_RANGE + 1)
+
+/* 1 / (1 + exp(t)) from t16 = 16 t: the cubic about the nearest node, |error| < 1e-8. No libm: its exp differs by CPU. */
+LP_INLINE double lp_logistic(double t16)
+{
+    const double limit = 16.0 * LP_LOGISTIC_RANGE;
+    t16 = t16 < limit ? t16 : limit;
+    t16 = t16 > -limit ? t16 : -limit;
+    double node = t16 + LP_MAGIC;
+    uint64_t bits;
+    memcpy(&bits, &node, 8);
+    const double *c = lp_logistic_table[(int32_t)(uint32_t)bits + 16 * LP_LOGISTIC_RANGE];
+    double u = t16 - (node - LP_MAGIC);
+    return (c[0] + c[1] * u) + (u * u) * (c[2] + c[3] * u);
+}
+
+/* d loss / d p at p = sum * scale + b; *finite says whether p is. Labels of logistic and hinge are -1 or +1, so multiplying
+ * by y is exact and may move off the critical path. */
+LP_INLINE double lp_loss_derivative(int loss, double sum, double scale, double b, double y, int *finite)
+{
+    double ys = scale, yb = b;
+    if (loss != LP_SQUARED) {
+        ys = scale * y;
+        yb = b * y;
+    }
+    double t = sum * ys + yb; /* y p, or p for the squared loss */
+    *finite = t - t == 0.0;
+    if (loss == LP_LOGISTIC)
+        return -y * lp_logistic(16.0 * t);
+    if (loss == LP_HINGE)
+        return t < 1.0 ? -y : 0.0;
+    return t - y;
+}
+
+/* ---- one code of a buffer --------------------------------------------------------------------------------------- */
+
+LP_INLINE int32_t lp_get(const void *p, int bits, int64_t j)
+{
+    if (bits == 4)
+        return (int32_t)(((((const uint8_t *)p)[j >> 1] >> (4 * (j & 1))) & 15) ^ 8) - 8;
+    if (bits == 8)
+        return ((const int8_t *)p)[j];
+    return ((const int16_t *)p)[j];
+}
+
+LP_INLINE void lp_put(void *p, int bits, int64_t j, int32_t v)
+{
+    if (bits == 4) {
+        uint8_t *b = (uint8_t *)p + (j >> 1);
+        *b = (uint8_t)((j & 1) ? (*b & 0x0F) | (v & 15) << 4 : (*b & 0xF0) | (v & 15));
+    } else if (bits == 8)
+        ((int8_t *)p)[j] = (int8_t)v;
+    else
+        ((int16_t *)p)[j] = (int16_t)v;
+}
+
+LP_INLINE float lp_getf(const void *p, int bits, int64_t j) { return bits == 32 ? ((const float *)p)[j] : (float)lp_get(p, bits, j); }
+
+/* Byte offset of element j, for j even. */
+LP_INLINE int64_t lp_bytes(int bits, int64_t j) { return bits == 4 ? j >> 1 : j * (bits >> 3); }
+
+#endif
