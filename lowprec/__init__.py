@@ -1,13 +1,19 @@
-"""Linear models trained on low-precision numbers: the DMGC kernels, quantized arrays, and the training loop."""
+"""Low-precision stochastic gradient descent for linear models.
 
-from __future__ import annotations
+Everyday names are here: `quantize` and `dequantize`, `QuantizedArray`, `dot` and `axpy`, `train`, `Signature`.
+The kernels are importable from `lowprec.kernels` by name, and ``lowprec.kernels()`` lists them.
+`lowprec.linear_model` has the scikit-learn estimator, `lowprec.datasets` reads data files.
+"""
 
 import importlib
 
-__version__ = "0.1.0"
+from . import kernels
+from .formats import Format
+from .runtime import cpu_features, isa
+from .signature import Signature
 
+__version__ = "0.1.0"
 _HOMES = {
-    "Signature": "signature",
     "QuantizedArray": "quantized",
     "dequantize": "quantized",
     "from_codes": "quantized",
@@ -16,8 +22,6 @@ _HOMES = {
     "axpy": "ops",
     "dot": "ops",
     "train": "sgd",
-    "cpu_features": "runtime",
-    "isa": "runtime",
 }
 
 
@@ -25,3 +29,6 @@ def __getattr__(name):
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = ["Format", "Signature", "cpu_features", "isa", "kernels"]

@@ -1,9 +1,9 @@
 """Every validation of the package, and every error text.
 
-A text says which argument, the rule, what was got, and what is possible. ``TypeError`` is for the wrong kind of thing,
-``ValueError`` for the wrong shape, range, or content. Functions named ``check_*`` and ``as_*`` return the value in the form that
-the caller goes on with; functions named after a fault (`wrong_type`, `no_kernel`, ...) return the exception, to be raised.
-Nothing here copies an array that is already right.
+A text says which argument, the rule, what was got, and what is possible. ``TypeError`` is for the wrong kind
+of thing, ``ValueError`` for the wrong shape, range, or content. Functions named ``check_*`` and ``as_*``
+return the value in the form that the caller goes on with; functions named after a fault (`wrong_type`,
+`no_kernel`) return the exception, to be raised. Nothing here copies an array that is already right.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ __all__ = [
     "check_loss",
     "check_model_array",
     "check_n_threads",
-    "check_sample_weight",
     "check_same_length",
+    "check_sample_weight",
     "check_scale",
     "check_seed",
     "check_step",
@@ -49,7 +49,7 @@ LOSSES = ("logistic", "hinge", "squared")
 DATA_DTYPES = "float16, float32, float64, bool, or an integer type"
 
 
-# ---- texts ---------------------------------------------------------------------------------------------------------
+# ---- texts -------------------------------------------------------------------------------------------------
 
 
 def _one_of(options: Iterable[Any]) -> str:
@@ -76,13 +76,15 @@ def wrong_type(name: str, expected: str, got: Any) -> TypeError:
 
 
 def wrong_value(name: str, rule: str, got: Any) -> ValueError:
-    """The exception for an argument of the right kind that breaks a rule. `got` is shown by `repr`; a string as it is."""
+    """The exception for an argument of the right kind that breaks a rule; a string is shown as it is."""
     return ValueError(f"{name}: {rule}; got {got if isinstance(got, str) else _short(got)}")
 
 
 def not_finite_row(name: str, row: int) -> ValueError:
     """The exception for a row of data that holds NaN or infinity, or whose product overflows."""
-    return ValueError(f"{name}: every value must be finite; row {row} holds NaN or inf, or is so large that x.w overflows")
+    return ValueError(
+        f"{name}: every value must be finite; row {row} holds NaN or inf, or is so large that x.w overflows"
+    )
 
 
 def bad_file(path: Any, problem: str, *, line: int | None = None, expected: str | None = None) -> ValueError:
@@ -92,7 +94,8 @@ def bad_file(path: Any, problem: str, *, line: int | None = None, expected: str 
 
 
 def _rows(isa: str | None = None) -> tuple:
-    # The compiled table is the one list of kernels. It is imported here, on failure only, so that checks stays importable on its own.
+    # The compiled table is the one list of kernels. It is imported here, on failure only, so that checks
+    # stays importable on its own.
     from lowprec import kernels as core
 
     return core._table(isa or core._active_isa())
@@ -118,7 +121,9 @@ def no_kernel(op: str, D: Any, M: Any, rounding: str | None = None) -> ValueErro
     D, M = str(D), str(M)
     rows = [row for row in _rows() if row.op == op]
     if not rows:
-        return ValueError(f"{op}: no such operation; choose one of {_one_of(sorted({r.op for r in _rows()}))}")
+        return ValueError(
+            f"{op}: no such operation; choose one of {_one_of(sorted({r.op for r in _rows()}))}"
+        )
     asked = f"{op}: no kernel for D={D}, M={M}" + (f", rounding {rounding}" if rounding else "")
     models = _ordered(row.M for row in rows if row.D == D)
     if not models:
@@ -150,11 +155,12 @@ def need_extra(module: str, extra: str, what: str | None = None) -> Any:
             raise
         package = {"sklearn": "scikit-learn"}.get(module.split(".")[0], module.split(".")[0])
         raise ImportError(
-            f"{what or 'this'} needs {package}, which is not installed: pip install 'lowprec[{extra}]'", name=missing
+            f"{what or 'this'} needs {package}, which is not installed: pip install 'lowprec[{extra}]'",
+            name=missing,
         ) from error
 
 
-# ---- scalars -------------------------------------------------------------------------------------------------------
+# ---- scalars -----------------------------------------------------------------------------------------------
 
 
 def check_choice(name: str, value: Any, options: Collection[str]) -> str:
@@ -212,7 +218,9 @@ def check_n_threads(n_threads: Any, name: str = "n_threads") -> int | None:
     try:
         return check_int(name, n_threads, minimum=1)
     except TypeError:
-        raise wrong_type(name, "an integer of at least 1, or None for all this process may use", n_threads) from None
+        raise wrong_type(
+            name, "an integer of at least 1, or None for all this process may use", n_threads
+        ) from None
 
 
 def check_finite_scalar(name: str, value: Any, *, positive: bool = False, nonnegative: bool = False) -> float:
@@ -223,7 +231,7 @@ def check_finite_scalar(name: str, value: Any, *, positive: bool = False, nonneg
         result = float(value)
     except OverflowError:  # an int beyond float64
         result = math.inf
-    rule = "must be finite and positive" if positive else "must be finite and not negative" if nonnegative else "must be finite"
+    rule = "must be finite" + (" and positive" if positive else " and not negative" if nonnegative else "")
     if not math.isfinite(result) or (positive and result <= 0) or (nonnegative and result < 0):
         raise wrong_value(name, rule, value)
     return result
@@ -241,16 +249,20 @@ def check_callback(callback: Any, name: str = "callback") -> Any:
     return callback
 
 
-# ---- arrays --------------------------------------------------------------------------------------------------------
+# ---- arrays ------------------------------------------------------------------------------------------------
 
 
 def _as_array(value: Any, name: str) -> np.ndarray:
     """`value` as an ndarray without a copy where it is one; what NumPy would misread is refused."""
     if hasattr(value, "tocsr") or hasattr(value, "tocoo"):
-        raise TypeError(f"{name}: no kernel reads sparse data; pass a dense array, for example {name}.toarray()")
+        raise TypeError(
+            f"{name}: no kernel reads sparse data; pass a dense array, for example {name}.toarray()"
+        )
     if isinstance(value, np.ma.MaskedArray):
         # asarray would drop the mask and train on what lies under it
-        raise TypeError(f"{name}: masked arrays are not supported; fill the masked values, for example {name}.filled(0)")
+        raise TypeError(
+            f"{name}: masked arrays are not supported; fill the masked values, for example {name}.filled(0)"
+        )
     try:
         return np.asarray(value)
     except ValueError as error:
@@ -345,7 +357,8 @@ def check_scale(scale: Any, n_features: int | None = None, name: str = "scale") 
         bad = np.flatnonzero(~((result > 0) & np.isfinite(1.0 / result)))
     if bad.size:
         raise ValueError(
-            f"{name}: every value must be positive, and its inverse finite; got {result[bad[0]]} at index {bad[0]}"
+            f"{name}: every value must be positive, and its inverse finite; "
+            f"got {result[bad[0]]} at index {bad[0]}"
         )
     return result
 
@@ -353,7 +366,7 @@ def check_scale(scale: Any, n_features: int | None = None, name: str = "scale") 
 def check_model_array(
     name: str, a: Any, dtype: Any = None, size: int | None = None, *, writable: bool = True
 ) -> np.ndarray:
-    """An array that a kernel writes in place: one-dimensional, contiguous, writable, of the right type and length."""
+    """An array that a kernel writes in place: contiguous, writable, of the right type and length."""
     if not isinstance(a, np.ndarray):
         raise wrong_type(name, "a NumPy array", a)
     if dtype is not None and a.dtype != np.dtype(dtype):
@@ -416,7 +429,9 @@ def check_labels(y: Any, loss: str, n_rows: int | None = None, name: str = "y") 
             result = a.astype(np.float32)
         bad = np.flatnonzero(~np.isfinite(result))
         if bad.size:
-            raise ValueError(f"{name}: every label must be within the range of float32; got {a[bad[0]]} at row {bad[0]}")
+            raise ValueError(
+                f"{name}: every label must be within the range of float32; got {a[bad[0]]} at row {bad[0]}"
+            )
         return result
     if a.dtype.kind == "b":
         positive = a
@@ -439,7 +454,8 @@ def check_sample_weight(weight: Any, n_rows: int, name: str = "sample_weight") -
     bad = np.flatnonzero(~(np.isfinite(result) & (result >= 0)))
     if bad.size:
         raise ValueError(
-            f"{name}: every weight must be at least 0 and within the range of float32; got {values[bad[0]]} at index {bad[0]}"
+            f"{name}: every weight must be at least 0 and within the range of float32; "
+            f"got {values[bad[0]]} at index {bad[0]}"
         )
     if not result.any():
         raise ValueError(f"{name}: at least one weight must be positive; all {n_rows} are zero")

@@ -1,8 +1,8 @@
 """Number formats and roundings: small frozen records that every other room speaks in.
 
-A *format* says how one number is stored. Its token is how it is spelled everywhere: ``"8"`` is 8-bit fixed point
-(an integer code times a scale), ``"32f"`` is 32-bit floating point. Any width can be written down, because a
-signature may name any width; the four in `FORMATS` are those that the kernels store.
+A *format* says how one number is stored. Its token is how it is spelled everywhere: ``"8"`` is 8-bit fixed
+point (an integer code times a scale), ``"32f"`` is 32-bit floating point. Any width can be written down,
+because a signature may name any width; the four in `FORMATS` are those that the kernels store.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Format:
 
     @property
     def max_code(self) -> int:
-        """Largest code of a model or of a quantized array: ``2**(bits - 1) - 1``, and 1 for 1-bit codes (-1, +1)."""
+        """Largest code that is written: ``2**(bits - 1) - 1``, and 1 for 1-bit codes (-1, +1)."""
         if self.is_float:
             raise ValueError(f"Format: {self.token} is floating point, it has no codes")
         return max(2 ** (self.bits - 1) - 1, 1)
@@ -73,7 +73,9 @@ class Format:
             return np.dtype(np.uint8)
         if not self.is_float and self.bits in (8, 16, 32, 64):
             return np.dtype(f"int{self.bits}")
-        raise ValueError(f"Format: {self.token} has no array type; formats with one include {', '.join(FORMATS)}")
+        raise ValueError(
+            f"Format: {self.token} has no array type; formats with one include {', '.join(FORMATS)}"
+        )
 
     @property
     def packed(self) -> bool:
@@ -123,7 +125,9 @@ def parse_token(token: str) -> Format:
     """The `Format` of any width that `token` spells, storable or not."""
     match = _TOKEN.fullmatch(token)
     if match is None:
-        raise ValueError(f"format: expected a width in bits, with 'f' behind it for floating point; got {token!r}")
+        raise ValueError(
+            f"format: expected a width in bits, with 'f' behind it for floating point; got {token!r}"
+        )
     return Format(int(match[1]), bool(match[2]))
 
 

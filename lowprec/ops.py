@@ -1,0 +1,181 @@
+"""dot and axpy on quantized arrays: validate, find the kernel, call it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from . import checks
+from . import kernels as _core
+from .formats import RANDOM_SOURCES, ROUNDINGS, Format, Rounding
+from .quantized import QuantizedArray
+
+__all__ = ["axpy", "dot"]
+
+
+def _quantized(name: str, value: Any, ndims: tuple[int, ...]) -> QuantizedArray:
+    if not isinstance(value, QuantizedArray):
+        raise checks.wrong_type(
+            name, "a QuantizedArray (made by lowprec.quantize or lowprec.from_codes)", value
+        )
+    if len(value.shape) not in ndims:
+        words = " or ".join({1: "one", 2: "two"}[d] for d in ndims)
+        raise ValueError(f"{name}: must be {words}-dimensional; got shape {value.shape}")
+    return value
+
+
+def _scalar_scale(name: str, q: QuantizedArray) -> float:
+    if np.ndim(q.scale) != 0:
+        raise ValueError(
+            f"{name}: the array must have a single scale; got one for each of {np.size(q.scale)} features. "
+            "Codes of different scales cannot be added up as integers: quantize with a single scale, "
+            "or train, which works in scaled coordinates"
+        )
+    return float(q.scale)
+
+
+def _same_length(op: str, q: QuantizedArray, w: QuantizedArray) -> int:
+    n = q.shape[-1]
+    if n != w.shape[0]:
+        raise ValueError(
+            f"{op}: q and w must have as many features; got {n} in q of shape {q.shape} and {w.shape[0]} in w"
+        )
+    return n
+
+
+def _kernel(op: str, D: Format, M: Format, rounding: Rounding | None = None):
+    suffix = rounding.suffix_for(M) if rounding is not None else ""
+    try:
+        return getattr(_core, f"{op}_{D}_{M}{suffix}")
+    except AttributeError:
+        raise checks.no_kernel(op, D, M, suffix.lstrip("_") or None) from None
+
+
+def _row(q: QuantizedArray, i: int, n: int) -> np.ndarray:
+    """The codes of row `i` as a kernel takes them: a view, packed where the format packs."""
+    start = i * q.row_stride
+    return q.buffer[start : start + q.format.row_bytes(n)].view(q.format.dtype)
+
+
+def dot(q: QuantizedArray, w: QuantizedArray) -> float | np.ndarray:
+    """Inner product of quantized data with a quantized model.
+
+    Fixed-point pairs give the exact integer sum of the codes, times the two scales. Pairs with 32f are added
+    up in a fixed order, so the result has the same bits on every instruction set.
+
+    Parameters
+    ----------
+    q : QuantizedArray
+        Data: one row, or a two-dimensional array of rows.
+    w : QuantizedArray
+        Model: one-dimensional, as long as a row of `q`.
+
+    Returns
+    -------
+    float or ndarray of float64
+        ``float64(sum) * (q.scale * w.scale)``: a number, or one for each row of a two-dimensional `q`.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, or an array has a scale for each feature.
+
+    Examples
+    --------
+    >>> import lowprec as lp
+    >>> q = lp.from_codes([1, -2, 3], "8", 0.5)
+    >>> w = lp.from_codes([10, 20, 30], "16", 0.25)
+    >>> lp.dot(q, w)
+    7.5
+    """
+    q = _quantized("dot: q", q, (1, 2))
+    w = _quantized("dot: w", w, (1,))
+    n = _same_length("dot", q, w)
+    scale = _scalar_scale("dot: q", q) * _scalar_scale("dot: w", w)
+    kernel = _kernel("dot", q.format, w.format)
+    model = _row(w, 0, n)
+    if len(q.shape) == 1:
+        return float(kernel(_row(q, 0, n), model, n)) * scale
+    sums = np.fromiter((kernel(_row(q, i, n), model, n) for i in range(q.shape[0])), np.float64, q.shape[0])
+    sums *= scale
+    return sums
+
+
+def axpy(
+    alpha: float,
+    q: QuantizedArray,
+    w: QuantizedArray,
+    *,
+    rounding: str = "stochastic",
+    random: str = "shared",
+    seed: int = 0,
+) -> None:
+    """Add a multiple of quantized data to a quantized model, in place: ``w += alpha * q``.
+
+    Each model number is rounded and saturated once, as it is written.
+
+    Parameters
+    ----------
+    alpha : float
+        The multiple; finite.
+    q : QuantizedArray
+        Data: one-dimensional.
+    w : QuantizedArray
+        Model, of the same length; changed in place. It must be writable and must not share memory with `q`.
+    rounding : {"stochastic", "nearest"}
+        Unbiased or nearest. A 32f model is never rounded to codes, there this has no effect.
+    random : {"shared", "xorshift", "mt19937"}
+        Source of the random words of the stochastic rounding: one block for the whole array, or fresh for
+        every write from either generator.
+    seed : int
+        In [0, 2**64). The same seed draws the same words; different seeds give independent streams.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If `alpha` is not finite or overflows in units of the model, lengths differ, `w` is read-only, or an
+        array has a scale for each feature.
+
+    Examples
+    --------
+    >>> import lowprec as lp
+    >>> q, w = lp.from_codes([1, -2, 3], "8", 0.5), lp.from_codes([0, 0, 0], "8", 0.25)
+    >>> lp.axpy(1.0, q, w, rounding="nearest")
+    >>> lp.dequantize(w).tolist()
+    [0.5, -1.0, 1.5]
+    """
+    alpha = checks.check_finite_scalar("axpy: alpha", alpha)
+    q = _quantized("axpy: q", q, (1,))
+    w = _quantized("axpy: w", w, (1,))
+    how = Rounding(
+        checks.check_choice("axpy: rounding", rounding, ROUNDINGS),
+        checks.check_choice("axpy: random", random, tuple(RANDOM_SOURCES)),
+    )
+    seed = checks.check_seed(seed, "axpy: seed")
+    n = _same_length("axpy", q, w)
+    m = alpha * _scalar_scale("axpy: q", q) / _scalar_scale("axpy: w", w)
+    # A kernel clips a large step to the model's range, but an infinite one times a zero in the data is NaN.
+    # Where float32 numbers are multiplied the step is a float32.
+    narrow = q.format.is_float or w.format.is_float
+    if not math.isfinite(m) or (narrow and abs(m) > float(np.finfo(np.float32).max)):
+        raise checks.wrong_value("axpy: alpha", "alpha * q.scale / w.scale must be finite", m)
+    kernel = _kernel("axpy", q.format, w.format, how)
+    model = _row(w, 0, n)
+    checks.check_model_array("axpy: w", model)
+    data = _row(q, 0, n)
+    if np.may_share_memory(data, model):
+        raise ValueError("axpy: q and w must not share memory, w is changed while q is read; pass a copy")
+
+    if kernel.rounding == "nearest":
+        kernel(m, data, model, n)
+    elif kernel.rounding == "srb":
+        words = _core._mt_words(seed, 0, n)
+        if not q.format.is_float:
+            words = (words >> np.uint32(16)).astype(np.uint16)
+        kernel(m, data, model, words, n, seed=seed)
+    else:
+        kernel(m, data, model, n, seed=seed)
