@@ -1,0 +1,95 @@
+# `make run` and `make test` need python3 >= 3.11 (with venv and headers), gcc and make; the rest they fetch into .venv.
+#
+#   make run        lowprec speedups, then lowprec train on real data (QUICK=1: half a minute)
+#   make test       the tests
+#   make lint       ruff, cython-lint, clang-format, mypy, and a build in which warnings are errors
+#   make sanitize   the kernel tests under the address and undefined-behaviour sanitizers
+#   make bench      a minute of benchmarks, as ratios to the last saved run
+#   make dashboard  the asv results as web pages
+#   make sdist-check   the source distribution, unpacked elsewhere, builds, installs and passes its tests
+#   make format     lay out the hand-written C
+#   make clean, make distclean
+
+PYTHON ?= python3
+VENV ?= .venv
+CC ?= gcc
+QUICK ?=
+
+BIN = $(VENV)/bin
+SOURCES = pyproject.toml setup.py $(wildcard kernels/*.[ch] kernels/*.pyx kernels/*.pxd kernels/probes/*.c)
+HAND_WRITTEN = $(wildcard kernels/*.[ch] kernels/probes/*.c)
+SANITIZED = test_kernels test_quantized test_random test_sgd
+
+.PHONY: run test lint sanitize bench dashboard sdist-check format clean distclean
+.DELETE_ON_ERROR:
+
+run: $(VENV)/installed-learn,report
+	$(BIN)/lowprec speedups $(if $(QUICK),--quick)
+	$(BIN)/lowprec train sklearn:digits
+	$(BIN)/lowprec train sklearn:breast_cancer
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest -q
+
+# One stamp for each set of extras: it is made again when what is compiled, or what is required, has changed.
+$(VENV)/installed-%: $(SOURCES) | $(BIN)/pip
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --editable '.[$*]'
+	@touch '$@'
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "lowprec needs Python 3.11 or later; make PYTHON=python3.12 names another one" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	    echo "$(PYTHON) cannot make virtual environments; on Debian: apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig as s; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))' || { \
+	    echo "the C headers of $(PYTHON) are missing; on Debian: apt install python3-dev" >&2; exit 1; }
+	@command -v $(CC) >/dev/null || { echo "no C compiler ($(CC)); on Debian: apt install gcc libc6-dev" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/cython-lint kernels
+	$(BIN)/clang-format --dry-run -Werror $(HAND_WRITTEN)
+	$(BIN)/mypy
+	LOWPREC_WERROR=1 $(BIN)/python setup.py -q build_ext --force --build-temp build/werror/temp --build-lib build/werror/lib
+
+format: $(VENV)/installed-dev
+	$(BIN)/clang-format -i $(HAND_WRITTEN)
+
+# The tests run on a copy, in which the only lowprec is the sanitized one. libstdc++ is preloaded because the sanitizer would
+# otherwise not find the C++ exceptions of other extension modules. Python itself never frees all its memory: no leak check.
+sanitize: $(VENV)/installed-dev
+	LOWPREC_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-base build/sanitize/base \
+	    --build-lib build/sanitize/lib
+	rm -rf build/sanitize/tests && cp -r tests build/sanitize/tests
+	cd build/sanitize && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=lib \
+	    $(abspath $(BIN))/python -m pytest -q -c ../../pyproject.toml --rootdir . -m "not slow" \
+	    $(wildcard $(SANITIZED:%=tests/%*.py))
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python -m pytest -q benchmarks/bench_kernels.py --benchmark-storage=.benchmarks --benchmark-autosave --benchmark-quiet
+	$(BIN)/python benchmarks/compare.py .benchmarks
+
+dashboard: $(VENV)/installed-bench
+	$(BIN)/asv publish
+	@echo "pages in .asv/html; '$(BIN)/asv preview' serves them"
+
+# Outside the clone, so that nothing is found by accident that the archive lacks.
+sdist-check: $(VENV)/installed-dev
+	rm -rf build/sdist
+	$(BIN)/python -m build --sdist --outdir build/sdist .
+	set -e; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
+	tar -xzf build/sdist/lowprec-*.tar.gz -C "$$work" --strip-components=1; \
+	$(PYTHON) -m venv "$$work/.venv"; \
+	cd "$$work"; \
+	.venv/bin/python -m pip --disable-pip-version-check install --quiet '.[test]'; \
+	mkdir elsewhere; mv tests pyproject.toml elsewhere; cd elsewhere; ../.venv/bin/python -m pytest -q
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis lowprec-results
+	find lowprec -name '*.so' -delete
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV) .asv .benchmarks

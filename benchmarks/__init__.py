@@ -1,0 +1,1 @@
+"""The asv suites; README.md says what is counted."""
