@@ -1,0 +1,53 @@
+"""The command line: ``lowprec info | speedups | train``. What the commands do is in `lowprec.report`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+#: Exit status of a command that was used wrongly, or whose input is bad.
+USAGE = 2
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status.
+
+    Bad input ends as one line on stderr and status 2: the library's errors say what is wrong and what is
+    possible, and a traceback would only hide that.
+
+    Parameters
+    ----------
+    args : sequence of str, optional
+        Default: the arguments of this process.
+    """
+    from lowprec.checks import need_extra
+
+    try:
+        click = need_extra("click", "report", "the command line")
+        need_extra("rich", "report", "the command line")
+        from lowprec.cli.app import app
+    except ImportError as error:
+        return _fail(error)
+    try:
+        app.main(args=None if args is None else list(args), prog_name="lowprec", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+    except click.ClickException as error:
+        return _fail(error.format_message())
+    except (KeyboardInterrupt, click.Abort):
+        print("lowprec: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, a pager or head, has seen enough
+        sys.stderr.close()
+        return 0
+    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
+        return _fail(error)
+    return 0
+
+
+def _fail(problem: object) -> int:
+    text = " ".join(str(problem).split()) or type(problem).__name__
+    print(f"lowprec: error: {text}", file=sys.stderr)
+    return USAGE

@@ -1,0 +1,20 @@
+"""The click application: one command a module."""
+
+from __future__ import annotations
+
+import click
+
+import lowprec
+from lowprec.cli.info import info
+from lowprec.cli.speedups import speedups
+from lowprec.cli.train import train
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(lowprec.__version__, prog_name="lowprec")
+def app() -> None:
+    """Linear models trained on low-precision numbers: measure, train, and look at the kernels."""
+
+
+for command in (info, speedups, train):
+    app.add_command(command)

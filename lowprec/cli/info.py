@@ -1,0 +1,105 @@
+"""``lowprec info``: CPU, instruction sets, kernels, threads."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import click
+
+from lowprec.report import machine, tables
+
+_TOKENS = ("4", "8", "16", "32f")
+
+
+def collect() -> dict[str, Any]:
+    """Everything that ``lowprec info`` shows, as ``--json`` prints it."""
+    from lowprec import kernels, runtime
+
+    built = dict(kernels._isas())
+    isas = []
+    for name in dict.fromkeys(["base", *machine.ISA_FLAGS, *built]):
+        if name not in built:
+            why = "not built: the compiler could not, or was told not to"
+        elif not built[name]:
+            why = "this CPU lacks " + (", ".join(machine.missing_flags(name)) or "what it needs")
+        elif name != runtime.isa():
+            why = (
+                "a faster one is active"
+                if list(built).index(name) < list(built).index(runtime.isa())
+                else "LOWPREC_ISA"
+            )
+        else:
+            why = "active"
+        isas.append(
+            {
+                "name": name,
+                "built": name in built,
+                "runnable": built.get(name, False),
+                "active": name == runtime.isa(),
+                "why": why,
+            }
+        )
+    rows = kernels._table(runtime.isa())
+    fields = ("name", "op", "D", "M", "rounding", "isa", "runnable")
+    return {
+        "machine": machine.machine_block(),
+        "threads": {"openmp": runtime.openmp_enabled(), "default": runtime.effective_n_threads()},
+        "isas": isas,
+        "kernels": [{field: getattr(row, field) for field in fields} for row in rows],
+    }
+
+
+def kernel_table(rows: list[dict[str, Any]]) -> tables.Table:
+    """The matrix at a glance: D down, M across, and in each cell how many kernels each op has."""
+    ops = list(dict.fromkeys(row["op"] for row in rows))
+    table = tables.Table(f"Kernels: {len(rows)} of one ISA", ["<", *(f"M = {M}" for M in _TOKENS)])
+    count = Counter((row["op"], row["D"], row["M"]) for row in rows)
+    for D in _TOKENS:
+        table.add(f"D = {D}", *(" + ".join(str(count[op, D, M]) for op in ops) for M in _TOKENS))
+    roundings = ["" if r == "nearest" else f"_{r}" for r in dict.fromkeys(row["rounding"] for row in rows)]
+    table.notes.append(
+        f"In each cell: {' + '.join(ops)}. Names: op_D_M, and for a rounded model with "
+        f"{', '.join(filter(None, roundings))} too."
+    )
+    table.notes.append(
+        "For example: from lowprec.kernels import dot_8_16, axpy_8_8_sr. All: lowprec.kernels()."
+    )
+    return table
+
+
+def info_tables(found: dict[str, Any]) -> list[tables.Table]:
+    """What was collected, as tables to read."""
+    m, threads = found["machine"], found["threads"]
+    about = tables.Table(f"lowprec {m['lowprec']}", ["<", "<"])
+    about.add("CPU", f"{m['cpu']} ({m['architecture']})")
+    about.add(
+        "CPUs",
+        f"{m['cpus']}, usable by this process {m['cpus_usable']}; governor {m['governor'] or 'not readable'}",
+    )
+    about.add(
+        "caches", ", ".join(f"{k} {tables.n_bytes(v)}" for k, v in m["caches"].items()) or "not readable"
+    )
+    about.add("memory", f"{tables.n_bytes(m['memory_bytes'])}; huge pages: {m['huge_pages'] or 'unknown'}")
+    openmp = "OpenMP" if threads["openmp"] else "no OpenMP in this build: always one thread"
+    about.add("threads", f"{threads['default']} by default; {openmp}")
+    about.add("software", f"numpy {m['numpy']}, Python {m['python']}, {m['os']}")
+    isas = tables.Table("Instruction sets", ["<", "<built", "<runs here", "<"])
+    for isa in found["isas"]:
+        isas.add(isa["name"], "yes" if isa["built"] else "no", "yes" if isa["runnable"] else "no", isa["why"])
+    return [about, isas, kernel_table(found["kernels"])]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def info(as_json: bool) -> None:
+    """Show the CPU, the instruction sets, the kernels, and the threads."""
+    found = collect()
+    if as_json:
+        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    console = tables.console()
+    console.print()
+    for table in info_tables(found):
+        console.print(tables.to_rich(table))

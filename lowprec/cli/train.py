@@ -1,0 +1,82 @@
+"""``lowprec train FILE``: train on a file, beside float32 and scikit-learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lowprec.cli.shared import progress_bar, say_written
+
+
+@click.command()
+@click.argument("file")
+@click.option(
+    "--target", metavar="COLUMN", help="CSV: the column to predict, by name or number. [default: the last]"
+)
+@click.option("--labels", metavar="FILE", help="idx: the file of the labels.")
+@click.option("--signature", default="D8M8", show_default=True, help="Formats of data and model.")
+@click.option(
+    "--loss",
+    type=click.Choice(["logistic", "hinge", "squared"]),
+    help="[default: logistic; squared for a target that is a quantity]",
+)
+@click.option("--step-size", type=float, help="[default: from the data's norms]")
+@click.option("--epochs", type=int, default=5, show_default=True)
+@click.option("--threads", type=int, default=1, show_default=True, help="Of lowprec; scikit-learn has one.")
+@click.option(
+    "--test-size", type=float, default=0.2, show_default=True, help="Share of the examples to hold out."
+)
+@click.option(
+    "--scale",
+    "scaling",
+    type=click.Choice(["maxabs", "standard", "none"]),
+    default="maxabs",
+    show_default=True,
+    help="What is done to each feature first.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the split and of the rounding.")
+@click.option("--quick", is_flag=True, help="At most 10,000 examples, trained on once.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for train.json, .csv, .md and a plot. [default: write nothing]",
+)
+def train(
+    file: str, target: str | None, labels: str | None, quick: bool, out: Path | None, **options
+) -> None:
+    """Train on FILE, hold out a test split, and compare with float32 and scikit-learn.
+
+    FILE is svmlight, .npy or .npz, CSV, or idx, also compressed; or sklearn:digits and the like, data that
+    come with scikit-learn.
+    """
+    from lowprec.checks import need_extra
+    from lowprec.report import files, tables, training
+
+    chosen = training.Options(**options, **({"seconds": 0.0} if quick else {}))
+    folder = None
+    if out is not None:
+        need_extra("matplotlib", "report", "plotting")
+        folder = files.prepare_out(out)
+    console = tables.console()
+    with progress_bar("Training") as progress:
+        progress("Reading", file, 0.0)
+        X, y = read(file, target, labels)
+        if quick:
+            X, y = X[:10_000], y[:10_000]
+        results = training.compare(X, y, chosen, progress)
+    shown = training.tables(results, Path(file).name)
+    console.print()
+    for table in shown:
+        console.print(tables.to_rich(table))
+    if folder is not None:
+        written = files.write_results(folder, "train", results, shown, training.figures(results))
+        say_written(console, written, results["seconds"])
+
+
+def read(file: str, target: str | None, labels: str | None):
+    """Data and labels of a file."""
+    from lowprec import datasets
+
+    return datasets.load(file, target=target, labels=labels)

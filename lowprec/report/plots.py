@@ -1,0 +1,155 @@
+"""Plots of the results. matplotlib's Figure is used as it is, without pyplot: nothing global is touched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lowprec.checks import need_extra
+from lowprec.report.tables import power, times
+
+__all__ = ["compiler", "ladder", "signatures", "sizes", "training"]
+
+_COLORS = {"D4M4": "#b5446e", "D8M8": "#d1853a", "D16M16": "#3f8f6b", "D32fM32f": "#3b5b92"}
+_OURS, _THEIRS, _QUIET = "#3b5b92", "#c9a227", "#8a8a8a"
+
+#: Fig 5b's names for what the rows call random.
+_RANDOM = {"mt19937": "mt19937", "xorshift": "xorshift", "shared": "shared", "nearest": "nearest (biased)"}
+
+
+def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+    figure = need_extra("matplotlib.figure", "report", "plotting").Figure(
+        figsize=(width, height), layout="constrained"
+    )
+    axes = figure.subplots(1, columns)
+    for ax in axes if columns > 1 else [axes]:
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def sizes(rows: list[dict[str, Any]]) -> Any:
+    """Throughput over model size, each format with its roof."""
+    figure, ax = _figure(7.5, 5)
+    for s in dict.fromkeys(row["signature"] for row in rows):
+        mine = sorted((row for row in rows if row["signature"] == s), key=lambda row: row["n"])
+        n, gnps = [row["n"] for row in mine], [row["gnps"] for row in mine]
+        color = _COLORS.get(s, _QUIET)
+        ax.plot(n, [row["roof_gnps"] for row in mine], "--", color=color, lw=1, alpha=0.7)
+        ax.fill_between(
+            n,
+            [row["gnps_q1"] for row in mine],
+            [row["gnps_q3"] for row in mine],
+            color=color,
+            alpha=0.2,
+            lw=0,
+        )
+        ax.plot(n, gnps, "o-", color=color, ms=4)
+        ax.annotate(s, (n[-1], gnps[-1]), xytext=(8, 0), textcoords="offset points", va="center", color=color)
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    ticks = [t for t in (1, 2, 5, 10, 20, 50, 100) if ax.get_ylim()[0] <= t <= ax.get_ylim()[1]]
+    ax.set_yticks(ticks, [str(t) for t in ticks])
+    ax.minorticks_off()
+    ax.set_xticks(sorted({row["n"] for row in rows}), [power(n) for n in sorted({row["n"] for row in rows})])
+    ax.set_xlim(right=max(row["n"] for row in rows) * 4)
+    ax.grid(True, axis="y", alpha=0.25)
+    ax.set_xlabel("model size n")
+    ax.set_ylabel("GNPS (10⁹ dataset numbers a second)")
+    ax.set_title(
+        "Throughput over model size, one thread; dashed: the roof of each format", fontsize=11, loc="left"
+    )
+    return figure
+
+
+def signatures(rows: list[dict[str, Any]]) -> Any:
+    """Speed of every signature over float32, with the paper's ratios."""
+    figure, ax = _figure(7.5, 5.5)
+    names = [row["signature"] for row in rows]
+    at = range(len(rows))
+    ax.barh(at, [row["ratio"] for row in rows], color=_OURS, height=0.62, label="this machine")
+    for k, row in enumerate(rows):
+        ax.text(row["ratio"], k, f" {times(row['ratio'])}", va="center", fontsize=8, color=_OURS)
+    marked = [(row["paper_ratio"], k) for k, row in enumerate(rows) if row["paper_ratio"] is not None]
+    ax.plot(
+        [x for x, _ in marked],
+        [k for _, k in marked],
+        "D",
+        color=_THEIRS,
+        mec="white",
+        ms=7,
+        label="paper, Table 2",
+    )
+    ax.set_yticks(list(at), names)
+    ax.invert_yaxis()
+    ax.set_xlabel("throughput over that of D32fM32f")
+    ax.set_title(
+        f"Speed of each signature over float32, one thread, n = {power(rows[0]['n'])}",
+        fontsize=11,
+        loc="left",
+    )
+    ax.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def compiler(rows: list[dict[str, Any]], flags: str) -> Any:
+    """Hand-written kernels beside the compiler's, GNPS."""
+    figure, ax = _figure(7.5, 4)
+    names = list(dict.fromkeys(row["signature"] for row in rows))
+    for k, (engine, color, label) in enumerate(
+        (("compiler", _THEIRS, f"plain C, {flags}"), ("lowprec", _OURS, "lowprec"))
+    ):
+        mine = [next(r for r in rows if (r["signature"], r["engine"]) == (s, engine)) for s in names]
+        at = [i + 0.4 * k - 0.2 for i in range(len(names))]
+        ax.bar(at, [row["gnps"] for row in mine], 0.38, color=color, label=label)
+        if engine == "lowprec":
+            for x, row in zip(at, mine, strict=True):
+                ax.text(
+                    x, row["gnps"], times(row["ratio"]), ha="center", va="bottom", fontsize=9, color=color
+                )
+    ax.set_xticks(range(len(names)), names)
+    ax.set_ylabel("GNPS")
+    ax.set_title(
+        f"Hand-written kernels against the compiler, n = {power(rows[0]['n'])}", fontsize=11, loc="left"
+    )
+    ax.legend(frameon=False)
+    return figure
+
+
+def ladder(rows: list[dict[str, Any]]) -> Any:
+    """The rounding ladder, one panel for each signature."""
+    names = list(dict.fromkeys(row["signature"] for row in rows))
+    figure, axes = _figure(9, 3.8, len(names))
+    for ax, s in zip(axes, names, strict=True):
+        mine = [row for row in rows if row["signature"] == s]
+        at = range(len(mine))
+        ax.barh(
+            at,
+            [row["gnps"] for row in mine],
+            color=[_THEIRS if r["engine"] == "compiler" else _OURS for r in mine],
+        )
+        for k, row in enumerate(mine):
+            ax.text(row["gnps"] * 1.06, k, times(row["ratio"]), va="center", fontsize=9)
+        ax.set_xscale("log")
+        ax.set_xlim(right=max(row["gnps"] for row in mine) * 2.5)
+        ax.set_yticks(list(at), [f"{r['engine']}, {_RANDOM[r['random']]}" for r in mine])
+        ax.invert_yaxis()
+        ax.set_xlabel("GNPS")
+        ax.set_title(f"{s}, n = {power(mine[0]['n'])}", fontsize=11, loc="left")
+    return figure
+
+
+def training(rows: list[dict[str, Any]], score: str) -> Any:
+    """Quality and training time of each contender."""
+    figure, axes = _figure(9, 0.6 * len(rows) + 1.6, 2)
+    names = [row["name"] for row in rows]
+    at = range(len(rows))
+    colors = [_THEIRS if row["engine"] == "scikit-learn" else _OURS for row in rows]
+    for ax, key, label in ((axes[0], "score", score), (axes[1], "train_seconds", "training time, s")):
+        values = [row[key] for row in rows]
+        ax.barh(at, values, color=colors, height=0.6)
+        for k, value in enumerate(values):
+            ax.text(value, k, f" {value:.4g}", va="center", fontsize=9)
+        ax.set_xlim(right=max(values) * 1.2 if max(values) > 0 else 1)
+        ax.set_yticks(list(at), names if ax is axes[0] else [""] * len(rows))
+        ax.invert_yaxis()
+        ax.set_xlabel(label)
+    return figure

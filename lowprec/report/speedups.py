@@ -1,0 +1,652 @@
+"""The speed report: the paper's tables, measured here. See `measure` and `tables`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lowprec.report import machine
+from lowprec.report.files import SCHEMA
+from lowprec.report.tables import Table, bar, between, n_bytes, number, power, share, times
+from lowprec.report.timing import (
+    Case,
+    Turns,
+    geometric_mean,
+    huge_buffer,
+    ratios,
+    read_gbps,
+    spread,
+    take_turns,
+)
+from lowprec.report.workload import Workload
+
+__all__ = ["DEFAULT", "QUICK", "Options", "figures", "measure", "tables"]
+
+#: Every row of the results has these fields, in this order; docs/results-schema.md says what they mean.
+FIELDS = (
+    "table",
+    "engine",
+    "signature",
+    "D",
+    "M",
+    "random",
+    "n",
+    "n_rows",
+    "threads",
+    "bytes_per_number",
+    "gnps",
+    "gnps_q1",
+    "gnps_q3",
+    "roof_gnps",
+    "share",
+    "share_q1",
+    "share_q3",
+    "ratio",
+    "ratio_q1",
+    "ratio_q3",
+    "ratio_to",
+    "paper_gnps",
+    "paper_ratio",
+    "accuracy",
+    "quantize_seconds",
+    "probe_gops",
+    "runs",
+)
+
+_FLOAT = "D32fM32f"
+_SQUARE = ("D4M4", "D8M8", "D16M16", _FLOAT)
+_PAIRS = ("D8M8", "D8M16", "D16M8", "D16M16", _FLOAT)
+_TOKENS = ("4", "8", "16", "32f")
+_WORDS = {"mt19937": "mt19937", "xorshift": "xorshift", "shared": "shared", "nearest": "none: nearest"}
+_LADDER = (
+    ("compiler", "mt19937"),
+    ("compiler", "shared"),
+    ("lowprec", "mt19937"),
+    ("lowprec", "xorshift"),
+    ("lowprec", "shared"),
+    ("lowprec", "nearest"),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much is measured.
+
+    Parameters
+    ----------
+    n_bytes : int
+        Size of the data set.
+    sizes : tuple of int
+        Model sizes of the second table.
+    n : int
+        Model size of the other tables.
+    seconds : float
+        Time for measuring; making the data and the turns that have begun come on top.
+    run_seconds : float
+        About how long one run takes.
+    peer_sizes : tuple of int
+        Model sizes at which scikit-learn is measured; empty for none.
+    peer_bytes : int
+        Size of the float32 array that scikit-learn trains on.
+    seed : int
+        Of data and rounding.
+    """
+
+    n_bytes: int = 256 * 2**20
+    sizes: tuple[int, ...] = (2**8, 2**11, 2**14, 2**17, 2**20)
+    n: int = 2**14
+    seconds: float = 100.0
+    run_seconds: float = 0.04
+    peer_sizes: tuple[int, ...] = (2**8, 2**11)
+    peer_bytes: int = 256 * 2**20
+    seed: int = 1
+
+
+DEFAULT = Options()
+QUICK = replace(
+    DEFAULT,
+    n_bytes=64 * 2**20,
+    sizes=(2**8, 2**14, 2**20),
+    seconds=9.0,
+    run_seconds=0.012,
+    peer_bytes=32 * 2**20,
+)
+
+#: Share of the time that each table gets.
+_SHARES = {"base": 0.30, "sizes": 0.28, "compiler": 0.14, "ladder": 0.14, "peer": 0.08, "threads": 0.06}
+
+
+def split(signature: str) -> tuple[str, str]:
+    """D and M of a dense signature: ``("8", "16")`` of D8M16."""
+    D, _, M = signature[1:].partition("M")
+    return D, M
+
+
+def base_order() -> list[str]:
+    """All sixteen signatures: the nine of the paper's Table 2 first, fastest there first."""
+    published = machine.paper()["table2_gnps"]
+    every = [f"D{D}M{M}" for D in _TOKENS for M in _TOKENS]
+    return sorted(published, key=lambda s: -published[s]) + [s for s in every if s not in published]
+
+
+def _row(table: str, turns: Turns | None = None, **fields: Any) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(FIELDS)
+    row["table"] = table
+    if turns is not None:
+        row |= turns.about | turns.summary()
+    row |= fields
+    if row["bytes_per_number"] is None and row["D"] is not None:
+        row["bytes_per_number"] = int(row["D"].rstrip("f")) / 8
+    unknown = set(row) - set(FIELDS)
+    if unknown:
+        raise KeyError(f"not fields of the results: {sorted(unknown)}")
+    return row
+
+
+def _ratio(turns: Turns, other: Turns, name: str) -> dict[str, Any]:
+    s = ratios(turns.gnps, other.gnps)
+    return {"ratio": s.median, "ratio_q1": s.q1, "ratio_q3": s.q3, "ratio_to": name}
+
+
+class _Measurement:
+    """One run of the report: options, data, and the rows so far."""
+
+    def __init__(self, options: Options, progress: Callable[[str, str, float], None]) -> None:
+        self.options, self.progress = options, progress
+        self.work = Workload(options.n_bytes, options.seed)
+        self.plain = machine.baseline() is not None
+        self.rows: list[dict[str, Any]] = []
+        self.done = 0.0
+
+    def turns(self, table: str, what: str, make: Sequence[Callable[[], Case]]) -> list[Turns]:
+        """Make the cases of a table and let them take turns for the table's share of the time."""
+        cases = []
+        for build in make:
+            self.progress(what, "preparing data", self.done)
+            cases.append(build())
+        seconds = self.options.seconds * _SHARES[table]
+        begin = time.perf_counter()
+
+        def tick(case: Case) -> None:
+            about = case.about
+            part = min((time.perf_counter() - begin) / seconds, 1.0) * _SHARES[table]
+            self.progress(
+                what, f"{about['engine']} {about['signature']}, n = {power(about['n'])}", self.done + part
+            )
+
+        result = take_turns(cases, seconds, tick=tick)
+        self.done += _SHARES[table]
+        return result
+
+    def case(self, signature: str, n: int, **kwargs: Any) -> Callable[[], Case]:
+        D, M = split(signature)
+        return lambda: self.work.case(D, M, n, run_seconds=self.options.run_seconds, **kwargs)
+
+    def base(self) -> None:
+        order = base_order()
+        published = machine.paper()["table2_gnps"]
+        n = self.options.n
+        found = dict(
+            zip(order, self.turns("base", "Base throughput", [self.case(s, n) for s in order]), strict=True)
+        )
+        for s in order:
+            gnps = published.get(s)
+            self.rows.append(
+                _row(
+                    "base",
+                    found[s],
+                    **_ratio(found[s], found[_FLOAT], _FLOAT),
+                    paper_gnps=gnps,
+                    paper_ratio=None if gnps is None else gnps / published[_FLOAT],
+                )
+            )
+
+    def sizes(self) -> None:
+        keys = [(s, n) for n in self.options.sizes for s in _SQUARE]
+        found = dict(
+            zip(keys, self.turns("sizes", "Model sizes", [self.case(s, n) for s, n in keys]), strict=True)
+        )
+        for s in _SQUARE:
+            for n in self.options.sizes:
+                self.rows.append(_row("sizes", found[s, n], **_ratio(found[s, n], found[_FLOAT, n], _FLOAT)))
+
+    def compiler(self) -> None:
+        if not self.plain:
+            self.done += _SHARES["compiler"]
+            return
+        published = machine.paper()["fig4c_ratio"]
+        keys = [(s, engine) for s in _PAIRS for engine in ("lowprec", "compiler")]
+        make = [self.case(s, self.options.n, engine=engine) for s, engine in keys]
+        found = dict(
+            zip(keys, self.turns("compiler", "Hand-written against the compiler", make), strict=True)
+        )
+        for s in _PAIRS:
+            hand, plain = found[s, "lowprec"], found[s, "compiler"]
+            self.rows.append(
+                _row("compiler", plain, ratio=1.0, ratio_q1=1.0, ratio_q3=1.0, ratio_to="compiler")
+            )
+            self.rows.append(
+                _row("compiler", hand, **_ratio(hand, plain, "compiler"), paper_ratio=published.get(s))
+            )
+
+    def ladder(self) -> None:
+        rungs = _LADDER if self.plain else [rung for rung in _LADDER if rung[0] == "lowprec"]
+        signatures = ("D8M8", "D16M16")
+        keys = [(s, *rung) for s in signatures for rung in rungs]
+        make = [self.case(s, self.options.n, engine=engine, random=random) for s, engine, random in keys]
+        found = dict(zip(keys, self.turns("ladder", "Rounding ladder", make), strict=True))
+        published = machine.paper()["fig5b_gnps"]
+        n = str(self.options.n)
+        for s, engine, random in keys:
+            gnps = published[random].get(n) if (s, engine) == ("D16M16", "lowprec") else None
+            first = rungs[0]
+            self.rows.append(
+                _row(
+                    "ladder",
+                    found[s, engine, random],
+                    **_ratio(found[s, engine, random], found[s, *first], " ".join(first)),
+                    paper_gnps=gnps,
+                    paper_ratio=None if gnps is None else gnps / published["mt19937"][n],
+                )
+            )
+
+    def peer(self) -> None:
+        try:
+            import sklearn.linear_model  # noqa: F401
+        except ImportError:
+            self.done += _SHARES["peer"]
+            return
+        for n in self.options.peer_sizes:
+            self._peer(n, self.options.seconds * _SHARES["peer"] / len(self.options.peer_sizes))
+            self.done += _SHARES["peer"] / len(self.options.peer_sizes)
+
+    def _peer(self, n: int, seconds: float) -> None:
+        """One epoch of scikit-learn and of ours on the same float32 array: whole public calls."""
+        from sklearn.linear_model import SGDClassifier
+
+        import lowprec as lp
+
+        what = "Against scikit-learn"
+        self.progress(what, "preparing data", self.done)
+        m = self.options.peer_bytes // (4 * n)
+        rng = np.random.default_rng([self.options.seed, n])
+        X = huge_buffer(m * n * 4).view(np.float32).reshape(m, n)
+        rng.random(out=X, dtype=np.float32)
+        X *= 2
+        X -= 1
+        z = X @ rng.uniform(-1, 1, n).astype(np.float32)
+        y = np.where(rng.random(m) < 0.5 * (1 + np.tanh(0.5 * z)), 1, -1)
+        step = 0.5 / (n / 3)
+        begin = time.perf_counter()
+        q = lp.quantize(X, "8", seed=self.options.seed)
+        quantize_seconds = time.perf_counter() - begin
+        theirs = SGDClassifier(
+            loss="log_loss",
+            penalty=None,
+            learning_rate="constant",
+            eta0=step,
+            max_iter=1,
+            tol=None,
+            shuffle=False,
+            fit_intercept=False,
+        )
+        common = {"step_size": step, "n_threads": 1, "seed": self.options.seed}
+        last: dict[str, np.ndarray] = {}
+
+        def fit(name: str, train: Callable[[], np.ndarray]) -> Callable[[], float]:
+            def run() -> float:
+                begin = time.perf_counter()
+                last[name] = train()
+                return m * n / (time.perf_counter() - begin) / 1e9
+
+            return run
+
+        trains = {
+            "scikit-learn": fit("scikit-learn", lambda: theirs.fit(X, y).coef_[0]),
+            _FLOAT: fit(_FLOAT, lambda: lp.train(X, y, signature=_FLOAT, **common).coef),
+            "D8M8": fit("D8M8", lambda: lp.train(q, y, signature="D8M8", **common).coef),
+        }
+        cases = []
+        for name, run in trains.items():
+            sklearn = name == "scikit-learn"
+            D, M = split(_FLOAT if sklearn else name)
+            about = {
+                "engine": "scikit-learn" if sklearn else "lowprec",
+                "signature": f"D{D}M{M}",
+                "D": D,
+                "M": M,
+                "random": "shared" if name == "D8M8" else "none",
+                "n": n,
+                "n_rows": m,
+                "threads": 1,
+            }
+            cases.append(Case(about, run))
+
+        def tick(case: Case) -> None:
+            self.progress(
+                what, f"{case.about['engine']} {case.about['signature']}, n = {power(n)}", self.done
+            )
+
+        found = dict(zip(trains, take_turns(cases, seconds, tick=tick), strict=True))
+        some = slice(0, min(m, 20_000))
+        for name, turns in found.items():
+            right = np.mean((X[some] @ last[name].astype(np.float32) > 0) == (y[some] > 0))
+            self.rows.append(
+                _row(
+                    "peer",
+                    turns,
+                    **_ratio(turns, found["scikit-learn"], "scikit-learn"),
+                    accuracy=float(right),
+                    quantize_seconds=quantize_seconds if name == "D8M8" else None,
+                )
+            )
+
+    def threads(self) -> None:
+        from lowprec import runtime
+
+        many = runtime.effective_n_threads()
+        if many == 1:
+            self.done += _SHARES["threads"]
+            return
+        keys = [
+            (s, n, t)
+            for s in ("D8M8", _FLOAT)
+            for n in (self.options.sizes[0], self.options.sizes[-1])
+            for t in (1, many)
+        ]
+        make = [self.case(s, n, n_threads=t) for s, n, t in keys]
+        found = dict(zip(keys, self.turns("threads", "All threads", make), strict=True))
+        for s, n, t in keys:
+            self.rows.append(
+                _row("threads", found[s, n, t], **_ratio(found[s, n, t], found[s, n, 1], "1 thread"))
+            )
+
+    def roof(self) -> None:
+        """The roof by itself: bytes per second of reading the data set, on one thread and on all."""
+        from lowprec import runtime
+
+        buffer = self.work.buffer("8")
+        for t in dict.fromkeys((1, runtime.effective_n_threads())):
+            s = spread([read_gbps(buffer, t) for _ in range(7)])
+            self.rows.append(
+                _row(
+                    "roof",
+                    engine="read",
+                    threads=t,
+                    bytes_per_number=1.0,
+                    gnps=s.median,
+                    gnps_q1=s.q1,
+                    gnps_q3=s.q3,
+                    runs=7,
+                )
+            )
+
+
+def measure(
+    options: Options = DEFAULT, progress: Callable[[str, str, float], None] = lambda *_: None
+) -> dict[str, Any]:
+    """Measure everything that the tables show.
+
+    Parameters
+    ----------
+    options : Options
+    progress : callable
+        Called often with the table's name, what is running, and the share of the work that is done.
+
+    Returns
+    -------
+    dict
+        The results as docs/results-schema.md describes them: ``machine``, ``options`` and the flat list
+        ``rows``.
+    """
+    begin = time.perf_counter()
+    m = _Measurement(options, progress)
+    m.roof()
+    for table in ("base", "sizes", "compiler", "ladder", "peer", "threads"):
+        getattr(m, table)()
+    progress("Done", "", 1.0)
+    return {
+        "schema": SCHEMA,
+        "command": "speedups",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "seconds": time.perf_counter() - begin,
+        "options": {k: list(v) if isinstance(v, tuple) else v for k, v in vars(options).items()},
+        "machine": machine.machine_block(),
+        "rows": m.rows,
+    }
+
+
+# ---- showing
+# -------------------------------------------------------------------------------------------------------
+
+
+def _select(results: dict[str, Any], table: str) -> list[dict[str, Any]]:
+    return [row for row in results["rows"] if row["table"] == table]
+
+
+def tables(results: dict[str, Any]) -> list[Table]:
+    """The results as tables to read, in order."""
+    made = [_roof_table(results), _base_table(results), _sizes_table(results), _compiler_table(results)]
+    made += [_ladder_table(results), _peer_table(results), _threads_table(results)]
+    return [table for table in made if table is not None and table.rows]
+
+
+def _base_table(results: dict[str, Any]) -> Table:
+    rows = _select(results, "base")
+    table = Table(
+        f"Base throughput of each signature: one thread, n = {power(rows[0]['n'])} (paper: Table 2)",
+        ["<signature", "GNPS", "quartiles", "of roof", "<", "x float32", "paper GNPS", "paper ratio"],
+        strong=(1, 5),
+    )
+    for before, row in zip([None, *rows], rows, strict=False):
+        if before is not None and before["paper_gnps"] is not None and row["paper_gnps"] is None:
+            table.rule()
+        table.add(
+            row["signature"],
+            number(row["gnps"]),
+            between(row["gnps_q1"], row["gnps_q3"]),
+            share(row["share"]),
+            bar(row["share"], width=14),
+            times(row["ratio"]),
+            number(row["paper_gnps"]),
+            times(row["paper_ratio"]),
+        )
+    table.notes.append(
+        "GNPS: 10^9 dataset numbers a second. Roof: a plain read of the same bytes just before each run."
+    )
+    table.notes.append("The paper's Xeon E7-8890 v3 is of 2015; its ratios compare better than its GNPS.")
+    return table
+
+
+def _sizes_table(results: dict[str, Any]) -> Table:
+    rows = _select(results, "sizes")
+    sizes = list(dict.fromkeys(row["n"] for row in rows))
+    table = Table(
+        "Throughput over model size, one thread: GNPS, share of the roof, ratio to float32",
+        ["<signature", "<", *map(power, sizes)],
+    )
+    for s in dict.fromkeys(row["signature"] for row in rows):
+        mine = {row["n"]: row for row in rows if row["signature"] == s}
+        table.rule()
+        table.add(s, "GNPS", *(number(mine[n]["gnps"]) for n in sizes))
+        table.add("", "of roof", *(share(mine[n]["share"]) for n in sizes))
+        if s != _FLOAT:
+            table.add("", "x float32", *(times(mine[n]["ratio"]) for n in sizes))
+    return table
+
+
+def _compiler_table(results: dict[str, Any]) -> Table | None:
+    rows = _select(results, "compiler")
+    if not rows:
+        return None
+    table = Table(
+        f"Hand-written kernels against the compiler: n = {power(rows[0]['n'])} (paper: Fig 4)",
+        ["<signature", "compiler GNPS", "lowprec GNPS", "ratio", "quartiles", "<", "paper's ratio"],
+        strong=(3,),
+    )
+    hand = {row["signature"]: row for row in rows if row["engine"] == "lowprec"}
+    longest = max(row["ratio"] for row in hand.values())
+    for plain in (row for row in rows if row["engine"] == "compiler"):
+        ours = hand[plain["signature"]]
+        table.add(
+            plain["signature"],
+            number(plain["gnps"]),
+            number(ours["gnps"]),
+            times(ours["ratio"]),
+            between(ours["ratio_q1"], ours["ratio_q3"]),
+            bar(ours["ratio"], longest, 14),
+            times(ours["paper_ratio"]),
+        )
+    published = [row for row in hand.values() if row["paper_ratio"] is not None]
+    here, theirs = (geometric_mean([r[key] for r in published]) for key in ("ratio", "paper_ratio"))
+    table.notes.append(
+        f"Geometric mean of the four: {times(here)} here, {times(theirs)} in the paper, "
+        "which averages over sizes and threads."
+    )
+    m = results["machine"]
+    table.notes.append(
+        f"Compiler: {m['compiler']} {m['baseline_flags']}, the plain loop of Fig 1, same random words."
+    )
+    return table
+
+
+def _ladder_table(results: dict[str, Any]) -> Table:
+    rows = _select(results, "ladder")
+    table = Table(
+        f"The rounding ladder: n = {power(rows[0]['n'])} (paper: Fig 5b, D16M16, 18 threads)",
+        ["<signature", "<loops", "<random words", "GNPS", "ladder", "<", "x mt19937", "paper"],
+        strong=(4,),
+    )
+    longest = max(row["ratio"] for row in rows)
+    for s in dict.fromkeys(row["signature"] for row in rows):
+        mine = [row for row in rows if row["signature"] == s]
+        mersenne = next(row for row in mine if (row["engine"], row["random"]) == ("lowprec", "mt19937"))
+        table.rule()
+        for row in mine:
+            table.add(
+                s if row is mine[0] else "",
+                row["engine"],
+                _WORDS[row["random"]],
+                number(row["gnps"]),
+                times(row["ratio"]),
+                bar(row["ratio"], longest, 12),
+                times(row["gnps"] / mersenne["gnps"]) if row["engine"] == "lowprec" else "-",
+                times(row["paper_ratio"]),
+            )
+    table.notes.append(
+        "Ladder: over the first rung. mt19937 and xorshift draw a fresh word for every write of the model,"
+    )
+    table.notes.append("shared one block for each example; nearest draws none, and is biased.")
+    return table
+
+
+def _peer_table(results: dict[str, Any]) -> Table | None:
+    rows = _select(results, "peer")
+    if not rows:
+        return None
+    table = Table(
+        "Against scikit-learn's SGDClassifier: one epoch of logistic regression on the same float32 array",
+        ["n", "examples", "<", "GNPS", "quartiles", "ratio", "accuracy", "bytes/example", "quantize s"],
+        strong=(5,),
+    )
+    for before, row in zip([None, *rows], rows, strict=False):
+        first = before is None or before["n"] != row["n"]
+        if first:
+            table.rule()
+        name = "scikit-learn" if row["engine"] == "scikit-learn" else f"lowprec {row['signature']}"
+        table.add(
+            power(row["n"]) if first else "",
+            f"{row['n_rows']:,}" if first else "",
+            name,
+            number(row["gnps"]),
+            between(row["gnps_q1"], row["gnps_q3"]),
+            times(row["ratio"]),
+            f"{row['accuracy']:.3f}",
+            f"{row['bytes_per_number'] * row['n']:,.0f}",
+            number(row["quantize_seconds"]),
+        )
+    table.notes.append(
+        "Whole calls of fit and lowprec.train, one thread, no shuffling, the same step; quantized before."
+    )
+    return table
+
+
+def _threads_table(results: dict[str, Any]) -> Table | None:
+    rows = _select(results, "threads")
+    if not rows:
+        return None
+    many = max(row["threads"] for row in rows)
+    table = Table(
+        f"All {many} threads on one shared model, without locks",
+        ["<signature", "n", "1 thread GNPS", f"{many} threads GNPS", "ratio", "of the roof of all threads"],
+        strong=(4,),
+    )
+    one = {(row["signature"], row["n"]): row for row in rows if row["threads"] == 1}
+    for row in rows:
+        if row["threads"] == many:
+            table.add(
+                row["signature"],
+                power(row["n"]),
+                number(one[row["signature"], row["n"]]["gnps"]),
+                number(row["gnps"]),
+                times(row["ratio"]),
+                share(row["share"]),
+            )
+    return table
+
+
+def _roof_table(results: dict[str, Any]) -> Table:
+    m, options = results["machine"], results["options"]
+    table = Table("This machine", ["<", "<"])
+    cores = (
+        f"{m['cpus_usable']} of {m['cpus']} CPUs" if m["cpus_usable"] != m["cpus"] else f"{m['cpus']} CPUs"
+    )
+    table.add("CPU", f"{m['cpu']}, {cores}, governor {m['governor'] or 'not readable'}")
+    table.add(
+        "caches", ", ".join(f"{name} {n_bytes(size)}" for name, size in m["caches"].items()) or "not readable"
+    )
+    table.add(
+        "kernels",
+        f"{m['isa']} (built: {', '.join(m['isas_built'])}); OpenMP {'yes' if m['openmp'] else 'no'}",
+    )
+    table.add(
+        "compiler",
+        f"{m['compiler'] or 'plain C loops do not run on this CPU'} {m['baseline_flags'] or ''}".strip(),
+    )
+    table.add("software", f"lowprec {m['lowprec']}, numpy {m['numpy']}, Python {m['python']}, {m['os']}")
+    table.add(
+        "data set",
+        f"{n_bytes(options['n_bytes'])} of uniform numbers, huge pages: {m['huge_pages'] or 'unknown'}",
+    )
+    for row in _select(results, "roof"):
+        name = "one thread" if row["threads"] == 1 else f"{row['threads']} threads"
+        table.add(
+            f"roof, {name}", f"{number(row['gnps'])} GB/s read ({between(row['gnps_q1'], row['gnps_q3'])})"
+        )
+    disturbed = [row["probe_gops"] for row in results["rows"] if row["probe_gops"] is not None]
+    if disturbed:
+        lo, hi = min(disturbed), max(disturbed)
+        state = "steady" if hi < 1.15 * lo else "not steady: trust the ratios"
+        table.add("noise", f"vector probe {number(lo)}-{number(hi)} Gop/s between cases, {state}")
+    return table
+
+
+def figures(results: dict[str, Any]) -> dict[str, Any]:
+    """The plots, by file name without its ending."""
+    from lowprec.report import plots
+
+    rows = results["rows"]
+    made = {
+        "speedups-signatures": plots.signatures(_select(results, "base")),
+        "speedups-sizes": plots.sizes(_select(results, "sizes")),
+        "speedups-ladder": plots.ladder(_select(results, "ladder")),
+    }
+    if any(row["table"] == "compiler" for row in rows):
+        made["speedups-compiler"] = plots.compiler(
+            _select(results, "compiler"), results["machine"]["baseline_flags"]
+        )
+    return made
