@@ -134,6 +134,14 @@ LP_INLINE void lp_store_codes(const int32_t *c, int n, int bits, uint8_t *out)
     }
 }
 
+/* The words of the next 16 numbers. */
+LP_INLINE void lp_quantize_words(uint64_t *lane, uint32_t *words)
+{
+    lp_rng_draw(lane);
+    for (int k = 0; k < LP_QUANTIZE_WORDS; k++)
+        words[k] = lp_word32(lane, k);
+}
+
 LP_INLINE int lp_quantize_16(const void *a, int n, const void *inv, uint8_t *out, const uint32_t *words,
                                       int64_t *clipped, int is64, int bits, int per_column, int stochastic)
 {
@@ -153,11 +161,8 @@ LP_INLINE int lp_quantize_portable(const void *a, int64_t n, const void *inv, ui
     uint32_t words[LP_QUANTIZE_WORDS] = {0};
     int bad = 0;
     for (; n > 0; n -= LP_QUANTIZE_WORDS) {
-        if (stochastic) {
-            lp_rng_draw(lane);
-            for (int k = 0; k < LP_QUANTIZE_WORDS; k++)
-                words[k] = lp_word32(lane, k);
-        }
+        if (stochastic)
+            lp_quantize_words(lane, words);
         if (n >= LP_QUANTIZE_WORDS) /* a constant count, for the compiler */
             bad |= lp_quantize_16(from, LP_QUANTIZE_WORDS, inverse, codes, words, clipped, is64, bits, per_column, stochastic);
         else
