@@ -1,0 +1,541 @@
+"""The oracle: "The arithmetic" of docs/architecture.md, as plainly as Python can say it.
+
+The first part is the oracle: Python integers and Fractions, one element after another; numpy.float32 scalars where the contract
+says float32, and Python floats where it says float64. Nothing in it is written for speed, and it shares no code with the package.
+
+The second part (names ``sweep_*``) computes the same with NumPy arrays, for the large sweeps. test_kernels.py holds it to
+the oracle on small cases.
+
+Codes are lists of numbers or arrays of the natural dtype (int64 or float32), one element each; ``pack`` and ``unpack`` translate to
+and from the bytes that kernels see.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import math
+from fractions import Fraction
+
+import numpy as np
+
+TOKENS = ("4", "8", "16", "32f")
+FIXED = ("4", "8", "16")
+ROUNDINGS = ("nearest", "sr", "srx", "srb")
+BITS = {"4": 4, "8": 8, "16": 16, "32f": 32}
+DTYPES = {"4": np.uint8, "8": np.int8, "16": np.int16, "32f": np.float32}
+
+MASK64 = 2**64 - 1
+
+
+def max_code(token):
+    """The largest model code of a format."""
+    return 2 ** (BITS[token] - 1) - 1
+
+
+def min_code(token):
+    """The smallest data code of a format (two's complement)."""
+    return -(2 ** (BITS[token] - 1))
+
+
+def names():
+    """Every row of the matrix as (op, D, M, rounding), by the grammar alone."""
+    for D in TOKENS:
+        for M in TOKENS:
+            yield "dot", D, M, "nearest"
+            for op in ("axpy", "axpy_dot"):
+                for rounding in ROUNDINGS if M != "32f" else ("nearest",):
+                    yield op, D, M, rounding
+
+
+def name_of(op, D, M, rounding):
+    """The row's name in the grammar."""
+    return f"{op}_{D}_{M}" + ("" if rounding == "nearest" else "_" + rounding)
+
+
+# ---- codes and bytes ----------------------------------------------------------------------------------------
+
+
+def pack(codes, token):
+    """Codes to the array a kernel takes. 4 bits: element 2k in the low nibble of byte k, an odd tail nibble zero."""
+    if token != "4":
+        return np.array(codes, dtype=DTYPES[token])
+    codes = [int(c) % 16 for c in codes]
+    if len(codes) % 2:
+        codes.append(0)
+    return np.array([codes[k] + 16 * codes[k + 1] for k in range(0, len(codes), 2)], dtype=np.uint8)
+
+
+def unpack(array, token, n):
+    """The first n codes of an array that a kernel takes."""
+    if token == "32f":
+        return [np.float32(v) for v in array[:n]]
+    if token != "4":
+        return [int(v) for v in array[:n]]
+    nibbles = []
+    for byte in array:
+        nibbles += [int(byte) % 16, int(byte) // 16]
+    return [v - 16 if v >= 8 else v for v in nibbles[:n]]
+
+
+# ---- random streams -----------------------------------------------------------------------------------------
+
+
+def splitmix64(state):
+    """One step: (new state, output)."""
+    state = (state + 0x9E3779B97F4A7C15) & MASK64
+    z = state
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK64
+    return state, z ^ (z >> 31)
+
+
+def mix(z):
+    """One SplitMix64 output from state z."""
+    return splitmix64(z)[1]
+
+
+def xorshift64(x):
+    """One step of xorshift64 (13, 7, 17)."""
+    x ^= (x << 13) & MASK64
+    x ^= x >> 7
+    x ^= (x << 17) & MASK64
+    return x
+
+
+class Stream:
+    """Eight xorshift64 lanes and the scalar generator of one (seed, stream)."""
+
+    def __init__(self, seed, stream):
+        state = mix(seed) ^ mix(stream ^ 0xD1B54A32D192ED03)
+        outputs = []
+        for _ in range(9):
+            state, z = splitmix64(state)
+            outputs.append(z if z != 0 else 0x9E3779B97F4A7C15)
+        self.lanes = outputs[:8]
+        self._scalar = outputs[8]
+
+    def block(self):
+        """Draw: advance all lanes; the block is their new state."""
+        self.lanes = [xorshift64(lane) for lane in self.lanes]
+        return list(self.lanes)
+
+    def scalar(self):
+        """Draw one output of the scalar generator."""
+        self._scalar = xorshift64(self._scalar)
+        return self._scalar
+
+
+def words16(block):
+    """A block as 32 little-endian 16-bit words."""
+    return [(lane >> (16 * k)) & 0xFFFF for lane in block for k in range(4)]
+
+
+def words32(block):
+    """A block as 16 little-endian 32-bit words."""
+    return [(lane >> (32 * k)) & 0xFFFFFFFF for lane in block for k in range(2)]
+
+
+class Mt19937:
+    """MT19937 (Matsumoto and Nishimura 1998), seeded by init_by_array."""
+
+    def __init__(self, seed, stream):
+        key = [seed & 0xFFFFFFFF, seed >> 32, stream & 0xFFFFFFFF, stream >> 32]
+        s = [19650218]
+        for k in range(1, 624):
+            s.append((1812433253 * (s[k - 1] ^ (s[k - 1] >> 30)) + k) & 0xFFFFFFFF)
+        i, j = 1, 0
+        for _ in range(624):
+            s[i] = ((s[i] ^ ((s[i - 1] ^ (s[i - 1] >> 30)) * 1664525)) + key[j] + j) & 0xFFFFFFFF
+            i, j = i + 1, (j + 1) % 4
+            if i == 624:
+                s[0] = s[623]
+                i = 1
+        for _ in range(623):
+            s[i] = ((s[i] ^ ((s[i - 1] ^ (s[i - 1] >> 30)) * 1566083941)) - i) & 0xFFFFFFFF
+            i += 1
+            if i == 624:
+                s[0] = s[623]
+                i = 1
+        s[0] = 0x80000000
+        self.state, self.index = s, 624
+
+    def next(self):
+        """One 32-bit output."""
+        s = self.state
+        if self.index == 624:
+            for k in range(624):
+                y = (s[k] & 0x80000000) + (s[(k + 1) % 624] & 0x7FFFFFFF)
+                s[k] = s[(k + 397) % 624] ^ (y >> 1) ^ (0x9908B0DF if y % 2 else 0)
+            self.index = 0
+        y = s[self.index]
+        self.index += 1
+        y ^= y >> 11
+        y ^= (y << 7) & 0x9D2C5680
+        y ^= (y << 15) & 0xEFC60000
+        return y ^ (y >> 18)
+
+
+def random_streams():
+    """Rows (generator, seed, stream, index, value as hex) that pin every generator."""
+    for seed in (0, 1, 2, 12345, 2**63, MASK64):
+        for stream in (0, 1, 63):
+            source = Stream(seed, stream)
+            lanes = [lane for _ in range(3) for lane in source.block()]
+            scalars = [source.scalar() for _ in range(8)]
+            twister = Mt19937(seed, stream)
+            outputs = [twister.next() for _ in range(8)]
+            for generator, values in (("lanes", lanes), ("scalar", scalars), ("mt19937", outputs)):
+                for index, value in enumerate(values):
+                    yield generator, str(seed), str(stream), str(index), f"{value:#x}"
+
+
+def write_random_streams(path):
+    """Write the file that pins the streams, tests/data/random_streams.csv. A change to it breaks every saved result."""
+    with open(path, "w", newline="") as f:
+        out = csv.writer(f, lineterminator="\n")
+        out.writerow(("generator", "seed", "stream", "index", "value"))
+        out.writerows(random_streams())
+
+
+# ---- the step of an axpy ------------------------------------------------------------------------------------
+
+
+def step(m, M, stochastic, draw):
+    """(mu, e) of a step m (float64), integer data and a fixed-point model. draw: one output of the scalar generator."""
+    limit = 2 * max_code(M)
+    m = max(-limit, min(limit, Fraction(m)))
+    e = 0
+    while not abs(m) < Fraction(2) ** (e - 1):
+        e += 1
+    t = float(m * Fraction(2) ** (16 - e))  # exact: a power of two times a float64 that is not too small
+    if stochastic:
+        h = draw >> 32
+        t = t + (2 * h + 1 - 2**32) / 2**33
+    mu = round(Fraction(t))  # half to even
+    if abs(mu) == 2**15:
+        mu, e = mu // 2, e + 1
+    return mu, e
+
+
+# ---- axpy and dot -------------------------------------------------------------------------------------------
+
+
+def saturate(v, M):
+    """Model codes lie in +-(2^(b-1) - 1)."""
+    return max(-max_code(M), min(max_code(M), v))
+
+
+def axpy_integer(mu, e, x, w, M, words):
+    """Integer data, fixed-point model; words: a 16-bit number per element."""
+    return [saturate(w[j] + (mu * 2**e * x[j] + words[j]) // 2**16, M) for j in range(len(w))]
+
+
+def axpy_from_float(m, x, w, M, words):
+    """32f data, fixed-point model; words: a 32-bit number per element, or None for nearest."""
+    hi = np.float32(2 * max_code(M))
+    out = []
+    with np.errstate(all="ignore"):
+        for j in range(len(w)):
+            t = np.float32(m) * np.float32(x[j])
+            t = hi if t > hi else t
+            t = t if t > -hi else -hi  # a NaN ends here
+            f = np.floor(t)
+            fraction = t - f
+            u = np.float32(float.fromhex("0x1.fffffep-2")) if words is None else np.float32((words[j] >> 8) / 2**24)
+            out.append(saturate(w[j] + int(f) + (1 if fraction > u else 0), M))
+    return out
+
+
+def axpy_into_float(m, x, w):
+    """Any data, 32f model: multiply, round, add, round."""
+    with np.errstate(all="ignore"):
+        return [np.float32(w[j]) + np.float32(m) * np.float32(x[j]) for j in range(len(w))]
+
+
+def dot_integer(x, w):
+    """The exact sum."""
+    return sum(int(a) * int(b) for a, b in zip(x, w, strict=True))
+
+
+def dot_float(x, w):
+    """A pair with 32f: 32 float32 partial sums, flushed to float64 every 4096 elements, one fixed tree."""
+    sums = [0.0] * 32
+    partial = [np.float32(0)] * 32
+
+    def flush():
+        for lane in range(32):
+            sums[lane] += float(partial[lane])
+            partial[lane] = np.float32(0)
+
+    with np.errstate(all="ignore"):
+        for j in range(len(x)):
+            partial[j % 32] = partial[j % 32] + np.float32(x[j]) * np.float32(w[j])
+            if (j + 1) % 4096 == 0:
+                flush()
+    flush()
+    for s in (16, 8, 4, 2, 1):
+        for lane in range(s):
+            sums[lane] += sums[lane + s]
+    return sums[0]
+
+
+def row_words(D, rounding, n, source, words):
+    """The random word of every element of one axpy; None for nearest from 32f data."""
+    if rounding == "srb":
+        return [int(v) for v in words[:n]]
+    if rounding == "nearest":
+        return None if D == "32f" else [2**15] * n
+    per_block, split = (16, words32) if D == "32f" else (32, words16)
+    out, block = [], None
+    for j in range(n):
+        if block is None or (rounding == "srx" and j % per_block == 0):
+            block = split(source.block())
+        out.append(block[j % per_block])
+    return out
+
+
+def kernel(op, D, M, rounding, *, x, w, n, m=0.0, x_next=None, words=None, seed=0, stream=0):
+    """One call of a kernel on lists of codes: (the new w, the sum or None)."""
+    x, w = list(x[:n]), list(w[:n])
+    if op == "dot":
+        x_next = x
+    else:
+        source = Stream(seed, stream)
+        if M == "32f":
+            w = axpy_into_float(m, x, w)
+        elif D == "32f":
+            w = axpy_from_float(m, x, w, M, row_words(D, rounding, n, source, words))
+        else:
+            stochastic = rounding != "nearest"
+            mu, e = step(m, M, stochastic, source.scalar() if stochastic else 0)
+            w = axpy_integer(mu, e, x, w, M, row_words(D, rounding, n, source, words))
+    if op == "axpy":
+        return w, None
+    return w, (dot_float if "32f" in (D, M) else dot_integer)(list(x_next[:n]), w)
+
+
+# ---- loss derivatives ---------------------------------------------------------------------------------------
+
+
+@functools.cache
+def logistic_table():
+    """1/(1 + exp(t)) as a cubic in u = 16 t - k about every node k of [-512, 512]: Hermite between the interval's ends."""
+
+    def exp(t):
+        r, term, total = t / 64.0, 1.0, 1.0
+        for k in range(1, 21):
+            term = term * r / k
+            total = total + term
+        for _ in range(6):
+            total = total * total
+        return total
+
+    table = {}
+    for k in range(-512, 513):
+        s, d = [], []
+        for side in (-0.5, 0.5):
+            value = exp((k + side) / 16.0)
+            s.append(1.0 / (1.0 + value))
+            d.append(-s[-1] * (value / (1.0 + value)) / 16.0)
+        table[k] = (
+            0.5 * (s[0] + s[1]) + 0.125 * (d[0] - d[1]),
+            1.5 * (s[1] - s[0]) - 0.25 * (d[0] + d[1]),
+            0.5 * (d[1] - d[0]),
+            (d[0] + d[1]) - 2.0 * (s[1] - s[0]),
+        )
+    return table
+
+
+def loss_derivative(loss, p, y):
+    """d loss / d p in float64; labels of logistic and hinge are -1 or +1."""
+    if loss == "squared":
+        return p - y
+    if loss == "hinge":
+        return -y if y * p < 1.0 else 0.0
+    t16 = max(-512.0, min(512.0, 16.0 * (y * p)))
+    k = round(t16)
+    c, u = logistic_table()[k], t16 - k
+    return -y * ((c[0] + c[1] * u) + (u * u) * (c[2] + c[3] * u))
+
+
+def exact_loss_derivative(loss, p, y):
+    """The same by the mathematical definition, for judging the table."""
+    if loss != "logistic":
+        return loss_derivative(loss, p, y)
+    t = y * p
+    return -y / (1.0 + math.exp(t)) if t < 0 else -y * math.exp(-t) / (1.0 + math.exp(-t))
+
+
+# ---- the training loop --------------------------------------------------------------------------------------
+
+
+class PlainSgd:
+    """One worker of a training run, example by example: product, derivative, axpy. Nothing is fused, nothing left pending.
+
+    X: rows of codes; random: "nearest", "shared", "xorshift" or "mt19937". One scalar is drawn per axpy of integer data into a
+    fixed-point model; an example whose derivative is 0 makes no axpy.
+    """
+
+    def __init__(self, X, D, M, random, w, y, *, loss, step, data_scale, model_scale, seed=0, stream=0, refresh=1,
+                 weight=None, intercept=None, intercept_step=0.0):  # fmt: skip
+        self.X, self.D, self.M, self.w, self.y = X, D, M, np.array(w), y
+        self.random = random
+        self.loss, self.step, self.data_scale, self.model_scale = loss, step, data_scale, model_scale
+        self.source, self.twister, self.refresh = Stream(seed, stream), Mt19937(seed, stream), refresh
+        self.calls, self.block = 0, None
+        self.weight, self.intercept, self.intercept_step = weight, intercept, intercept_step
+
+    def words(self):
+        """The random words of the next axpy."""
+        n = len(self.w)
+        if self.random == "nearest":
+            return None if self.D == "32f" else np.full(n, 2**15)
+        if self.random == "mt19937":
+            shift = 0 if self.D == "32f" else 16
+            return np.array([self.twister.next() >> shift for _ in range(n)])
+        per_block, split = (16, words32) if self.D == "32f" else (32, words16)
+        if self.random == "xorshift":
+            return np.array([v for _ in range(0, n, per_block) for v in split(self.source.block())][:n])
+        if self.calls % self.refresh == 0:
+            self.block = split(self.source.block())
+        self.calls += 1
+        return np.resize(np.array(self.block), n)
+
+    def example(self, row):
+        """One step on one row. False if its product is not finite: then nothing is changed."""
+        x, y = self.X[row], float(self.y[row])
+        weight = 1.0 if self.weight is None else float(self.weight[row])
+        bias = 0.0 if self.intercept is None else self.intercept
+        p = float(sweep_dot(self.D, self.M, x, self.w)) * (self.data_scale * self.model_scale) + bias
+        if not math.isfinite(p):
+            return False
+        d = loss_derivative(self.loss, p, y)
+        if d == 0.0:
+            return True
+        m = -d * (self.step * self.data_scale / self.model_scale * weight)
+        if self.M == "32f":
+            self.w = sweep_axpy(self.D, self.M, x, self.w, m=m)
+        elif self.D == "32f":
+            self.w = sweep_axpy(self.D, self.M, x, self.w, m=m, words=self.words())
+        else:
+            stochastic = self.random != "nearest"
+            mu_e = step(m, self.M, stochastic, self.source.scalar() if stochastic else 0)
+            self.w = sweep_axpy(self.D, self.M, x, self.w, mu_e=mu_e, words=self.words())
+        if self.intercept is not None:
+            self.intercept = bias - self.intercept_step * d * weight
+        return True
+
+    def epoch(self, order):
+        """Visit the rows in this order; return the first bad row, or -1."""
+        for row in order:
+            if not self.example(row):
+                return row
+        return -1
+
+    def widen(self):
+        """q <- round-half-even(q / 2), model scale times 2."""
+        if self.M != "32f":
+            self.w = np.array([round(Fraction(int(v), 2)) for v in self.w])
+        self.model_scale *= 2.0
+
+
+# ---- the same with arrays, for the sweeps -------------------------------------------------------------------
+
+
+def sweep_pack(codes, token):
+    """pack, for an array."""
+    if token != "4":
+        return np.asarray(codes).astype(DTYPES[token])
+    nibbles = np.zeros(len(codes) + len(codes) % 2, dtype=np.uint8)
+    nibbles[: len(codes)] = np.asarray(codes).astype(np.uint8) & 15
+    return nibbles[0::2] | nibbles[1::2] << 4
+
+
+def sweep_unpack(array, token, n):
+    """unpack, for an array: int64 or float32."""
+    if token == "32f":
+        return array[:n].copy()
+    if token != "4":
+        return array[:n].astype(np.int64)
+    nibbles = np.stack([array & 15, array >> 4], axis=1).reshape(-1)[:n].astype(np.int64)
+    return (nibbles ^ 8) - 8
+
+
+@functools.lru_cache(maxsize=512)
+def sweep_blocks(seed, stream, n):
+    """The first n blocks of a stream, uint64 (n, 8)."""
+    source = Stream(seed, stream)
+    blocks = np.array([source.block() for _ in range(n)], dtype=np.uint64).reshape(n, 8)
+    blocks.flags.writeable = False
+    return blocks
+
+
+def sweep_words(D, rounding, n, seed, stream, words=None):
+    """row_words, for an array: int64."""
+    if rounding == "srb":
+        return words[:n].astype(np.int64)
+    if rounding == "nearest":
+        return None if D == "32f" else np.full(n, 2**15)
+    dtype, per_block = ("<u4", 16) if D == "32f" else ("<u2", 32)
+    count = 1 if rounding == "sr" else -(-n // per_block)
+    # in steps of powers of two, so that most lengths share one entry of the cache
+    blocks = sweep_blocks(seed, stream, 1 << max(count - 1, 0).bit_length())
+    return np.resize(blocks[:count].astype("<u8").view(dtype).reshape(-1).astype(np.int64), n)
+
+
+def sweep_axpy(D, M, x, w, *, m=None, mu_e=None, words=None):
+    """The axpy of arrays; mu_e for integer data and a fixed-point model, otherwise m."""
+    with np.errstate(all="ignore"):
+        if M == "32f":
+            return w + np.float32(m) * x.astype(np.float32)
+        if D == "32f":
+            hi = np.float32(2 * max_code(M))
+            t = np.float32(m) * x
+            t = np.where(t > hi, hi, t)
+            t = np.where(t > -hi, t, -hi)
+            f = np.floor(t)
+            u = np.float32(0.5) - np.float32(2**-25) if words is None else ((words >> 8) / 2**24).astype(np.float32)
+            q = f.astype(np.int64) + ((t - f) > u)
+        else:
+            mu, e = mu_e
+            q = ((mu << e) * x.astype(np.int64) + words) >> 16
+        return np.clip(w.astype(np.int64) + q, -max_code(M), max_code(M))
+
+
+def sweep_dot(D, M, x, w):
+    """The dot of arrays: an int, or a float for pairs with 32f."""
+    if "32f" not in (D, M):
+        return int(np.dot(x.astype(np.int64), w.astype(np.int64)))
+    n = len(x)
+    sums = np.zeros(32)
+    with np.errstate(all="ignore"):
+        products = x.astype(np.float32) * w.astype(np.float32)
+        # -0.0 is the neutral element, but a sum that starts at +0.0 never becomes -0.0, so +0.0 may pad
+        padded = np.zeros(-(-n // 32) * 32, dtype=np.float32)
+        padded[:n] = products
+        groups = padded.reshape(-1, 32)
+        for first in range(0, len(groups), 128):
+            partial = np.zeros(32, dtype=np.float32)
+            for group in groups[first : first + 128]:
+                partial = partial + group
+            sums = sums + partial.astype(np.float64)
+        for s in (16, 8, 4, 2, 1):
+            sums[:s] = sums[:s] + sums[s : 2 * s]
+    return float(sums[0])
+
+
+def sweep_kernel(op, D, M, rounding, *, x, w, n, m=0.0, x_next=None, words=None, seed=0, stream=0):
+    """kernel, for arrays."""
+    x, w = x[:n], w[:n]
+    if op == "dot":
+        return w, sweep_dot(D, M, x, w)
+    if M == "32f":
+        w = sweep_axpy(D, M, x, w, m=m)
+    elif D == "32f":
+        w = sweep_axpy(D, M, x, w, m=m, words=sweep_words(D, rounding, n, seed, stream, words))
+    else:
+        stochastic = rounding != "nearest"
+        mu_e = step(m, M, stochastic, Stream(seed, stream).scalar() if stochastic else 0)
+        w = sweep_axpy(D, M, x, w, mu_e=mu_e, words=sweep_words(D, rounding, n, seed, stream, words))
+    return w, (None if op == "axpy" else sweep_dot(D, M, x_next[:n], w))
