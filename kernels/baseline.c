@@ -6,7 +6,8 @@
 
 /* ---- random numbers: the same generators, word for word, as the kernels of the product ---- */
 
-static inline void xorshift(uint64_t lanes[8]) {
+static inline void xorshift(uint64_t lanes[8])
+{
     for (int l = 0; l < 8; l++) {
         uint64_t s = lanes[l];
         s ^= s << 13;
@@ -18,7 +19,8 @@ static inline void xorshift(uint64_t lanes[8]) {
 
 /* The block's 32 words of 16 bits as fractions in [0, 1). memcpy gives them in the order of the bytes in memory, which is
  * the order the kernels use on every little-endian machine. */
-static inline void uniforms(const uint64_t lanes[8], float u[32]) {
+static inline void uniforms(const uint64_t lanes[8], float u[32])
+{
     uint16_t words[32];
     memcpy(words, lanes, sizeof words);
     for (int j = 0; j < 32; j++)
@@ -26,7 +28,8 @@ static inline void uniforms(const uint64_t lanes[8], float u[32]) {
 }
 
 /* The classic Mersenne Twister (Matsumoto and Nishimura 1998), one 32-bit output a call. */
-static void mt19937_refill(struct baseline_job *job) {
+static void mt19937_refill(struct baseline_job *job)
+{
     uint32_t *s = job->mt;
     for (int k = 0; k < 624; k++) {
         const uint32_t t = (s[k] & 0x80000000u) | (s[k < 623 ? k + 1 : 0] & 0x7fffffffu);
@@ -35,7 +38,8 @@ static void mt19937_refill(struct baseline_job *job) {
     job->mt_at = 0;
 }
 
-static inline uint32_t mt19937(struct baseline_job *job) {
+static inline uint32_t mt19937(struct baseline_job *job)
+{
     if (job->mt_at == 624)
         mt19937_refill(job);
     uint32_t t = job->mt[job->mt_at++];
@@ -126,7 +130,8 @@ static inline uint32_t mt19937(struct baseline_job *job) {
 #define RANDOM BASELINE_NEAREST
 #include "baseline_loop.h"
 
-baseline_epoch baseline_find(int data_bits, int model_bits, enum baseline_random random) {
+baseline_epoch baseline_find(int data_bits, int model_bits, enum baseline_random random)
+{
     static const baseline_epoch loops[2][2][4] = {
         {{loop_8_8, loop_8_8_shared, loop_8_8_xorshift, loop_8_8_mt19937},
          {loop_8_16, loop_8_16_shared, loop_8_16_xorshift, loop_8_16_mt19937}},
@@ -146,7 +151,8 @@ baseline_epoch baseline_find(int data_bits, int model_bits, enum baseline_random
 typedef uint64_t vec __attribute__((vector_size(32)));
 typedef uint16_t vec16 __attribute__((vector_size(32)));
 
-uint64_t baseline_read(const void *buffer, size_t bytes) {
+uint64_t baseline_read(const void *buffer, size_t bytes)
+{
     const vec *v = buffer;
     vec a = {0}, b = {0}, c = {0}, d = {0}; /* four accumulators, so that no addition waits for the one before it */
     for (size_t i = 0; i < bytes / sizeof(vec); i += 4) {
@@ -159,7 +165,8 @@ uint64_t baseline_read(const void *buffer, size_t bytes) {
     return a[0] + a[1] + a[2] + a[3];
 }
 
-uint64_t baseline_vector_ops(int64_t rounds) {
+uint64_t baseline_vector_ops(int64_t rounds)
+{
     vec16 x[12];
     vec16 factor = {0}, term = {0};
     factor += 0x6255;
@@ -179,7 +186,8 @@ uint64_t baseline_vector_ops(int64_t rounds) {
 /* ---- what was compiled how ---- */
 
 /* Read from what the compiler defines and not handed in by the build, so that it cannot disagree with what was done. */
-const char *baseline_flags(void) {
+const char *baseline_flags(void)
+{
     return ""
 #if defined(__FAST_MATH__) && defined(__OPTIMIZE__)
            "-Ofast"
@@ -200,7 +208,8 @@ const char *baseline_flags(void) {
         ;
 }
 
-const char *baseline_compiler(void) {
+const char *baseline_compiler(void)
+{
 #if defined(__clang__)
     return __VERSION__;
 #elif defined(__GNUC__)

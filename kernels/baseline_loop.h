@@ -11,7 +11,8 @@
 #define AXPY PASTE(LOOP, _axpy)
 
 /* w + scale * x, rounded down after u was added and kept within the model's range. */
-static inline MODEL UPDATE(MODEL w, DATA x, float scale, float u) {
+static inline MODEL UPDATE(MODEL w, DATA x, float scale, float u)
+{
 #if MODEL_MAX
     float moved = floorf((float)w + (float)x * scale + u);
     moved = moved > MODEL_MAX ? MODEL_MAX : moved;
@@ -24,7 +25,8 @@ static inline MODEL UPDATE(MODEL w, DATA x, float scale, float u) {
 }
 
 /* restrict tells the compiler what the program knows: x, w and the random words never overlap. */
-static inline void AXPY(const DATA *restrict x, MODEL *restrict w, int64_t n, float scale, struct baseline_job *restrict job) {
+static inline void AXPY(const DATA *restrict x, MODEL *restrict w, int64_t n, float scale, struct baseline_job *restrict job)
+{
 #if !MODEL_MAX || RANDOM == BASELINE_NEAREST
     (void)job;
     for (int64_t k = 0; k < n; k++)
@@ -51,7 +53,8 @@ static inline void AXPY(const DATA *restrict x, MODEL *restrict w, int64_t n, fl
 #endif
 }
 
-static void LOOP(struct baseline_job *job, int64_t first, int64_t last) {
+static void LOOP(struct baseline_job *job, int64_t first, int64_t last)
+{
     const int64_t n = job->n;
     MODEL *w = job->w;
     for (int64_t i = first; i < last; i++) {
