@@ -1,6 +1,6 @@
 """Low-precision stochastic gradient descent for linear models.
 
-Everyday names are here: `quantize` and `dequantize`, `QuantizedArray`, `dot` and `axpy`, `train`, `Signature`.
+Everyday names are here: `quantize`, `dequantize`, `QuantizedArray`, `dot`, `axpy`, `train`, `Signature`.
 The kernels are importable from `lowprec.kernels` by name, and ``lowprec.kernels()`` lists them.
 `lowprec.linear_model` has the scikit-learn estimator, `lowprec.datasets` reads data files.
 """

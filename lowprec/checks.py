@@ -81,7 +81,7 @@ def wrong_value(name: str, rule: str, got: Any) -> ValueError:
 
 
 def not_finite_row(name: str, row: int) -> ValueError:
-    """The exception for a row of data that holds NaN or infinity, or whose product overflows."""
+    """The exception for a row of data found, by its product, to hold NaN or infinity, or to overflow."""
     return ValueError(
         f"{name}: every value must be finite; row {row} holds NaN or inf, or is so large that x.w overflows"
     )

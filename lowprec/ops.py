@@ -59,6 +59,21 @@ def _row(q: QuantizedArray, i: int, n: int) -> np.ndarray:
     return q.buffer[start : start + q.format.row_bytes(n)].view(q.format.dtype)
 
 
+def _model(op: str, w: QuantizedArray, n: int) -> np.ndarray:
+    """The codes of a model. Data may use the smallest two's complement code, a model may not: kernels negate it."""
+    codes = _row(w, 0, n)
+    if w.format.is_float:
+        return codes
+    if w.format.packed:
+        smallest = bool((((codes & 0x0F) == 0x08) | ((codes & 0xF0) == 0x80)).any())
+    else:
+        smallest = int(codes.min()) < -w.format.max_code
+    if smallest:
+        limit = w.format.max_code
+        raise ValueError(f"{op}: w: codes of a model must lie in [-{limit}, {limit}]; got {-limit - 1}")
+    return codes
+
+
 def dot(q: QuantizedArray, w: QuantizedArray) -> float | np.ndarray:
     """Inner product of quantized data with a quantized model.
 
@@ -70,7 +85,7 @@ def dot(q: QuantizedArray, w: QuantizedArray) -> float | np.ndarray:
     q : QuantizedArray
         Data: one row, or a two-dimensional array of rows.
     w : QuantizedArray
-        Model: one-dimensional, as long as a row of `q`.
+        Model: one-dimensional, as long as a row of `q`, codes in +-(2**(bits - 1) - 1).
 
     Returns
     -------
@@ -80,7 +95,8 @@ def dot(q: QuantizedArray, w: QuantizedArray) -> float | np.ndarray:
     Raises
     ------
     ValueError
-        If the lengths differ, or an array has a scale for each feature.
+        If the lengths differ, an array has a scale for each feature, `w` holds the smallest code, or a sum that
+        involves floating point is not finite.
 
     Examples
     --------
@@ -95,12 +111,15 @@ def dot(q: QuantizedArray, w: QuantizedArray) -> float | np.ndarray:
     n = _same_length("dot", q, w)
     scale = _scalar_scale("dot: q", q) * _scalar_scale("dot: w", w)
     kernel = _kernel("dot", q.format, w.format)
-    model = _row(w, 0, n)
-    if len(q.shape) == 1:
-        return float(kernel(_row(q, 0, n), model, n)) * scale
-    sums = np.fromiter((kernel(_row(q, i, n), model, n) for i in range(q.shape[0])), np.float64, q.shape[0])
+    model = _model("dot", w, n)
+    n_rows = 1 if len(q.shape) == 1 else q.shape[0]
+    sums = np.fromiter((kernel(_row(q, i, n), model, n) for i in range(n_rows)), np.float64, n_rows)
+    if q.format.is_float or w.format.is_float:
+        bad = np.flatnonzero(~np.isfinite(sums))
+        if bad.size:
+            raise checks.not_finite_row("dot: q and w", int(bad[0]))
     sums *= scale
-    return sums
+    return sums if len(q.shape) == 2 else float(sums[0])
 
 
 def axpy(
@@ -137,8 +156,8 @@ def axpy(
     TypeError
         If an argument is of the wrong kind.
     ValueError
-        If `alpha` is not finite or overflows in units of the model, lengths differ, `w` is read-only, or an
-        array has a scale for each feature.
+        If `alpha` is not finite or overflows in units of the model, lengths differ, `w` is read-only, holds the
+        smallest code, or shares memory with `q`, 32f data is not finite, or an array has a scale for each feature.
 
     Examples
     --------
@@ -164,9 +183,12 @@ def axpy(
     if not math.isfinite(m) or (narrow and abs(m) > float(np.finfo(np.float32).max)):
         raise checks.wrong_value("axpy: alpha", "alpha * q.scale / w.scale must be finite", m)
     kernel = _kernel("axpy", q.format, w.format, how)
-    model = _row(w, 0, n)
+    model = _model("axpy", w, n)
     checks.check_model_array("axpy: w", model)
     data = _row(q, 0, n)
+    if q.format.is_float and not np.isfinite(data).all():
+        # a fixed-point model has no NaN: it would turn up as the smallest code, without a trace
+        raise checks.wrong_value("axpy: q", "every value must be finite", str(data[~np.isfinite(data)][0]))
     if np.may_share_memory(data, model):
         raise ValueError("axpy: q and w must not share memory, w is changed while q is read; pass a copy")
 

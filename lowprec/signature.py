@@ -236,7 +236,7 @@ class Signature:
         for name, term in terms.items():
             kind = {"index": Index, "communication": Communication}.get(name, Format)
             if term is not None and not isinstance(term, kind):
-                raise wrong_type(name, f"a {kind.__name__} or None", term)
+                raise wrong_type(name, f"{kind.__name__} or None", term)
         if all(term is None for term in terms.values()):
             raise ValueError("signature: at least one of the terms D, i, M, G, C must be given")
         self = cls.__new__(cls)
@@ -357,9 +357,11 @@ class Signature:
         D, M = str(wanted.dataset), str(wanted.model)
         reasons = []
         if D not in {d for d, _ in pairs}:
-            reasons.append(f"no kernel reads D{D}, dataset numbers in {wanted.dataset.describe()}")
+            reasons.append(
+                f"D{D} asks for {wanted.dataset.describe()} dataset numbers, which no kernel reads"
+            )
         if M not in {m for _, m in pairs}:
-            reasons.append(f"no kernel writes M{M}, model numbers in {wanted.model.describe()}")
+            reasons.append(f"M{M} asks for {wanted.model.describe()} model numbers, which no kernel writes")
         if not reasons and (D, M) not in pairs:
             reasons.append(f"no kernel has D{D} together with M{M}")
         if wanted.index is not None:
@@ -402,7 +404,7 @@ class Signature:
         )
         nearest = self._nearest()
         raise ValueError(
-            f"signature {self} is valid, but {_join(reasons)}; runnable now: {options}"
+            f"signature {self} is valid, but has no kernel: {'; '.join(reasons)}. Runnable now: {options}"
             + (f", for example {nearest}" if nearest else "")
         )
 
