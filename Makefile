@@ -51,7 +51,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/cython-lint kernels
 	$(BIN)/clang-format --dry-run -Werror $(HAND_WRITTEN)
 	$(BIN)/mypy
-	LOWPREC_WERROR=1 $(BIN)/python setup.py -q build_ext --force --build-temp build/werror/temp --build-lib build/werror/lib
+	LOWPREC_WERROR=1 $(BIN)/python setup.py -q build_ext --build-temp build/werror/temp --build-lib build/werror/lib
 
 format: $(VENV)/installed-dev
 	$(BIN)/clang-format -i $(HAND_WRITTEN)

@@ -26,6 +26,9 @@ from setuptools.errors import CompileError, LinkError
 os.chdir(os.path.dirname(os.path.abspath(__file__)))  # the paths below are relative, and so are those in messages
 
 KERNELS = "kernels"
+SANITIZE = os.environ.get("LOWPREC_SANITIZE", "")
+WERROR = os.environ.get("LOWPREC_WERROR") == "1"
+BUILD = "build/sanitize" if SANITIZE else "build/werror" if WERROR else "build"  # so that one does not make the other stale
 HEADERS = sorted(glob.glob(f"{KERNELS}/*.h") + glob.glob(f"{KERNELS}/*.px[di]"))
 
 # No -ffast-math and no -march=native in the product: the same source must give the same bits on every machine.
@@ -73,9 +76,8 @@ class BuildKernels(build_ext):
     def build_extensions(self):
         self.isas = self._isas()
         self.openmp = self._first_that_builds("openmp", [["-fopenmp"]])
-        sanitize = os.environ.get("LOWPREC_SANITIZE")
-        self.sanitize = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g", "-O1"] if sanitize else []
-        self.werror = ["-Werror"] if os.environ.get("LOWPREC_WERROR") == "1" else []
+        self.sanitize = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g", "-O1"] if SANITIZE else []
+        self.werror = ["-Werror"] if WERROR else []
         super().build_extensions()
 
     def build_extension(self, ext):
@@ -133,9 +135,9 @@ class BuildKernels(build_ext):
 
     def _settings(self, ext, c_files):
         """Keep what a module is built with in a file that is rewritten only when it changes: then the module is rebuilt."""
-        path = os.path.join("build", f"settings-{ext.name}.txt")
+        path = os.path.join(BUILD, f"settings-{ext.name}.txt")
         text = repr([self.compiler.compiler_so, ext.define_macros, ext.extra_compile_args, c_files])
-        os.makedirs("build", exist_ok=True)
+        os.makedirs(BUILD, exist_ok=True)
         with open(path, "a+") as f:
             f.seek(0)
             if f.read() != text:
@@ -144,7 +146,7 @@ class BuildKernels(build_ext):
         return path
 
 
-Options.warning_errors = os.environ.get("LOWPREC_WERROR") == "1"
+Options.warning_errors = WERROR
 extensions = [
     Extension(
         m.name,
@@ -154,11 +156,10 @@ extensions = [
         libraries=["m"],
     )
     for m in MODULES
-    if os.path.exists(f"{KERNELS}/{m.pyx}")
 ]
 setup(
     ext_modules=cythonize(
-        extensions, build_dir="build/cython", include_path=[KERNELS], compiler_directives={"language_level": 3}
+        extensions, build_dir=f"{BUILD}/cython", include_path=[KERNELS], compiler_directives={"language_level": 3}
     ),
     cmdclass={"build_ext": BuildKernels},
 )

@@ -38,7 +38,7 @@ class Train:
             raise NotImplementedError(f"{signature}: not in this version") from None
         self.y = y
         # |x|^2 is n/3: a step of this size is a steady one for every n.
-        self.options = dict(signature=signature, step_size=1.5 / n, n_threads=1, seed=1)
+        self.options = {"signature": signature, "step_size": 1.5 / n, "n_threads": 1, "seed": 1}
 
     def time_epoch(self, signature, n):
         self.train(self.X, self.y, **self.options)
