@@ -5,30 +5,43 @@ The kernels are importable from `lowprec.kernels` by name, and ``lowprec.kernels
 `lowprec.linear_model` has the scikit-learn estimator, `lowprec.datasets` reads data files.
 """
 
-import importlib
+from typing import TYPE_CHECKING
 
-from . import kernels
 from .formats import Format
+from .ops import axpy, dot
+from .quantized import QuantizedArray, dequantize, from_codes, pack, quantize
 from .runtime import cpu_features, isa
 from .signature import Signature
 
+if TYPE_CHECKING:
+    from .runtime import kernels
+else:
+    # The module of kernels, which runtime has made callable: it is the function for a type checker.
+    from . import kernels
+
 __version__ = "0.1.0"
-_HOMES = {
-    "QuantizedArray": "quantized",
-    "dequantize": "quantized",
-    "from_codes": "quantized",
-    "pack": "quantized",
-    "quantize": "quantized",
-    "axpy": "ops",
-    "dot": "ops",
-    "train": "sgd",
-}
+
+__all__ = [
+    "Format",
+    "QuantizedArray",
+    "Signature",
+    "__version__",
+    "axpy",
+    "cpu_features",
+    "dequantize",
+    "dot",
+    "from_codes",
+    "isa",
+    "kernels",
+    "pack",
+    "quantize",
+    "train",
+]
 
 
 def __getattr__(name):
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name == "train":
+        from .sgd import train
+
+        return train
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-__all__ = ["Format", "Signature", "cpu_features", "isa", "kernels"]
