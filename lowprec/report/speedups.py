@@ -173,7 +173,7 @@ class _Measurement:
 
         def tick(case: Case) -> None:
             about = case.about
-            part = min((time.perf_counter() - begin) / seconds, 1.0) * _SHARES[table]
+            part = min((time.perf_counter() - begin) / max(seconds, 1e-9), 1.0) * _SHARES[table]
             self.progress(
                 what, f"{about['engine']} {about['signature']}, n = {power(about['n'])}", self.done + part
             )

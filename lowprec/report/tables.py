@@ -54,7 +54,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return "0"
     magnitude = len(str(int(abs(value)))) if abs(value) >= 1 else 0
     if magnitude == 0:
-        return f"{value:.{digits}f}".rstrip("0") if abs(value) < 10**-digits else f"{value:.{digits}f}"
+        return f"{value:.2g}" if abs(value) < 10**-digits else f"{value:.{digits}f}"
     return f"{value:,.{max(digits - magnitude, 0)}f}"
 
 

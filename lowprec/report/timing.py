@@ -26,6 +26,8 @@ __all__ = ["Case", "Spread", "Turns", "huge_buffer", "probe", "ratios", "read_gb
 
 _clock = time.perf_counter
 
+_HUGE_PAGE = 2 * 2**20
+
 
 class Spread(NamedTuple):
     """Median and quartiles."""
@@ -59,11 +61,16 @@ def geometric_mean(values: Sequence[float]) -> float:
 
 def huge_buffer(n_bytes: int) -> np.ndarray:
     """A page-aligned uint8 array, in huge pages where there are any: page walks would blur the figures."""
-    pages = mmap.mmap(-1, n_bytes)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel built without them
-            pages.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(pages, dtype=np.uint8)
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return np.frombuffer(mmap.mmap(-1, n_bytes), dtype=np.uint8)
+    # Private, for Python's default is shared memory, which has a huge page setting of its own, usually off; and from a
+    # multiple of the page size, which older kernels do not see to.
+    pages = mmap.mmap(-1, n_bytes + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel built without them
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(pages, dtype=np.uint8)
+    start = -whole.ctypes.data % _HUGE_PAGE
+    return whole[start : start + n_bytes]
 
 
 def _read(buffer: np.ndarray) -> None:

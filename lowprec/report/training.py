@@ -332,7 +332,7 @@ def compare(
     started = time.perf_counter()
 
     def tick(case: Case) -> None:
-        part = min((time.perf_counter() - started) / options.seconds, 1.0)
+        part = min((time.perf_counter() - started) / max(options.seconds, 1e-9), 1.0)
         progress("Training", case.about["name"], 0.2 + 0.8 * part)
 
     turns = take_turns(cases, options.seconds, min_turns=1, max_turns=15, tick=tick)

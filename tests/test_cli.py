@@ -1,0 +1,284 @@
+"""The command line: what it prints, what it leaves, and how it fails."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("click")
+pytest.importorskip("rich")
+
+from lowprec.cli import main
+from lowprec.cli.speedups import parse_sizes
+
+
+def run(capsys, *args):
+    """Status, stdout and stderr of a command."""
+    capsys.readouterr()
+    status = main(list(args))
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@pytest.fixture
+def problem(rng):
+    """A problem with a linear solution: 400 rows of 20 features, two classes."""
+    X = rng.normal(size=(400, 20)).astype(np.float32)
+    return X, np.where(X @ rng.normal(size=20) > 0, 3, 1)
+
+
+# ---- info ----------------------------------------------------------------------------------------------------------
+
+
+def test_info_is_read_by_a_person(capsys):
+    status, out, err = run(capsys, "info")
+    assert (status, err) == (0, "")
+    for word in ("CPU", "caches", "threads", "Instruction sets", "base", "active", "D = 32f", "M = 4", "dot_8_16"):
+        assert word in out
+    assert max(map(len, out.splitlines())) <= 100
+    assert "…" not in out
+
+
+def test_info_is_read_by_a_program(capsys):
+    status, out, err = run(capsys, "info", "--json")
+    found = json.loads(out)
+    assert (status, err) == (0, "")
+    assert sum(isa["active"] for isa in found["isas"]) == 1
+    assert {k["name"] for k in found["kernels"]} >= {"dot_8_8", "axpy_8_8_sr", "axpy_dot_32f_32f"}
+    assert {(k["D"], k["M"]) for k in found["kernels"]} == {(d, m) for d in TOKENS for m in TOKENS}
+    assert found["threads"]["default"] >= 1
+
+
+TOKENS = ("4", "8", "16", "32f")
+
+
+@pytest.mark.parametrize("isa", ["base"])
+def test_info_says_why_an_isa_is_not_used(isa):
+    env = dict(os.environ, LOWPREC_ISA=isa)
+    done = subprocess.run(
+        [sys.executable, "-m", "lowprec", "info", "--json"], env=env, capture_output=True, text=True, check=True
+    )
+    found = {entry["name"]: entry for entry in json.loads(done.stdout)["isas"]}
+    assert found["base"]["active"]
+    assert not found["avx2"]["active"]
+    assert found["avx2"]["why"]
+
+
+# ---- the module, help, a missing extra -----------------------------------------------------------------------------
+
+
+def test_python_m_lowprec():
+    done = subprocess.run([sys.executable, "-m", "lowprec", "--version"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith("lowprec, version ")
+    done = subprocess.run([sys.executable, "-m", "lowprec", "nonsense"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "nonsense" in done.stderr
+
+
+@pytest.mark.parametrize("command", [(), ("info",), ("speedups",), ("train",)])
+def test_help(capsys, command):
+    status, out, err = run(capsys, *command, "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith("Usage: lowprec")
+
+
+def test_a_bare_command_shows_what_there_is(capsys):
+    _, out, _ = run(capsys)
+    assert all(command in out for command in ("info", "speedups", "train"))
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_a_missing_extra_is_one_sentence(capsys, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    status, out, err = run(capsys, "info")
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert missing in err
+    assert "pip install 'lowprec[report]'" in err
+
+
+def test_ctrl_c_is_not_a_traceback(capsys, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lowprec.cli.info.collect", interrupted)
+    status, out, err = run(capsys, "info")
+    assert (status, out, err.strip()) == (130, "", "lowprec: interrupted")
+
+
+# ---- errors --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "fragment"),
+    [
+        (["train"], "FILE"),
+        (["train", "there-is-no-such-file.csv"], "there-is-no-such-file.csv"),
+        (["train", "sklearn:nothing"], "nothing"),
+        (["train", "{data}", "--signature", "D8Q8"], "D8Q8"),
+        (["train", "{data}", "--signature", "D5M8"], "5"),
+        (["train", "{data}", "--signature", "G18"], "G18"),
+        (["train", "{data}", "--epochs", "0"], "epochs: must be at least 1"),
+        (["train", "{data}", "--epochs", "many"], "many"),
+        (["train", "{data}", "--threads", "0"], "threads: must be at least 1"),
+        (["train", "{data}", "--test-size", "1"], "test-size"),
+        (["train", "{data}", "--step-size", "-1"], "step-size"),
+        (["train", "{data}", "--step-size", "nan"], "step-size"),
+        (["train", "{data}", "--seed", "-1"], "seed"),
+        (["train", "{data}", "--loss", "cubic"], "cubic"),
+        (["train", "{data}", "--out", "{file}"], "must be a folder"),
+        (["train", "{truncated}"], "truncated.npy"),
+        (["train", "{ragged}"], "ragged.csv"),
+        (["speedups", "--sizes", "2^8,x"], "sizes"),
+        (["speedups", "--sizes", "100"], "sizes: n"),
+        (["speedups", "--sizes", "200"], "multiple of 128"),
+        (["speedups", "--seconds", "-1"], "seconds"),
+        (["speedups", "--data-mib", "1"], "data-mib"),
+        (["speedups", "--seed", "-1"], "seed"),
+        (["speedups", "--out", "{file}"], "must be a folder"),
+        (["speedups", "--nonsense"], "--nonsense"),
+        (["info", "now"], "now"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(capsys, monkeypatch, tmp_path, problem, args, fragment):
+    monkeypatch.chdir(tmp_path)
+    X, y = problem
+    np.savetxt(tmp_path / "data.csv", np.column_stack([X, y]), delimiter=",")
+    np.save(tmp_path / "whole.npy", X)
+    (tmp_path / "truncated.npy").write_bytes((tmp_path / "whole.npy").read_bytes()[:-100])
+    (tmp_path / "ragged.csv").write_text("1,2,0\n3,1\n5,6,1\n")
+    (tmp_path / "file").write_text("")
+    names = {"data": "data.csv", "file": "file", "truncated": "truncated.npy", "ragged": "ragged.csv"}
+    before = sorted(os.listdir(tmp_path))
+    status, out, err = run(capsys, *(arg.format(**names) for arg in args))
+    assert status == 2, out + err
+    message = [line for line in err.splitlines() if not line.startswith("Training: ")]
+    assert len(message) == 1, err
+    assert message[0].startswith("lowprec: error: ")
+    assert fragment in message[0]
+    assert sorted(os.listdir(tmp_path)) == before, "a command that failed on its arguments leaves nothing"
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [("2^8", (256,)), ("1024, 2^8,256", (256, 1024)), ("2^20", (2**20,)), ("384", (384,))],
+)
+def test_sizes(text, sizes):
+    assert parse_sizes(text) == sizes
+
+
+# ---- train ---------------------------------------------------------------------------------------------------------
+
+
+def write(kind, folder, X, y):
+    """The same data in one of the formats that can be read; returns the arguments that name it."""
+    path = folder / f"data.{kind}"
+    if kind == "csv":
+        np.savetxt(path, np.column_stack([X, y]), delimiter=",", header=",".join(f"f{k}" for k in range(21)), comments="")
+    elif kind == "npy":
+        np.save(path, np.column_stack([X, y]))
+    elif kind == "npz":
+        np.savez(path, X=X, y=y)
+    elif kind == "svm":
+        lines = (f"{b} " + " ".join(f"{k + 1}:{v:.6g}" for k, v in enumerate(a)) for a, b in zip(X, y, strict=True))
+        path.write_text("\n".join(lines) + "\n")
+    else:
+        codes = np.clip(np.round(X * 40 + 128), 0, 255).astype(np.uint8)
+        path.write_bytes(struct.pack(">HBBII", 0, 8, 2, *codes.shape) + codes.tobytes())
+        labels = folder / "labels.idx.gz"
+        labels.write_bytes(gzip.compress(struct.pack(">HBBI", 0, 8, 1, len(y)) + y.astype(np.uint8).tobytes()))
+        return [str(path), "--labels", str(labels), "--scale", "standard"]
+    return [str(path)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "npy", "npz", "svm", "idx"])
+def test_training_on_a_file(capsys, monkeypatch, tmp_path, problem, kind):
+    monkeypatch.chdir(tmp_path)
+    args = write(kind, tmp_path, *problem)
+    before = sorted(os.listdir(tmp_path))
+    status, out, err = run(capsys, "train", *args, "--quick", "--epochs", "20")
+    assert status == 0, err
+    assert sorted(os.listdir(tmp_path)) == before, "without --out nothing is left"
+    assert "320 + 80 examples of 20 features" in out
+    assert max(map(len, out.splitlines())) <= 100
+    assert "…" not in out
+    for name in ("lowprec D8M8", "lowprec D32fM32f"):
+        line = next(line for line in out.splitlines() if name in line)
+        assert float(line.split()[2]) > 0.85, line
+
+
+def test_training_leaves_its_files(capsys, tmp_path, problem):
+    args = write("npz", tmp_path, *problem)
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "results"
+    status, _, err = run(capsys, "train", *args, "--quick", "--signature", "D16M16", "--loss", "hinge", "--out", str(out))
+    assert status == 0, err
+    assert sorted(os.listdir(out)) == ["train.csv", "train.json", "train.md", "train.png"]
+    results = json.loads((out / "train.json").read_text())
+    names = [row["name"] for row in results["rows"]]
+    assert names[:2] == ["D16M16", "D32fM32f"]
+    assert {row["loss"] for row in results["rows"]} == {"hinge"}
+    by_name = {row["name"]: row for row in results["rows"]}
+    assert by_name["D32fM32f"]["bytes_per_example"] == 80
+    assert by_name["D16M16"]["bytes_per_example"] < 80
+
+
+def test_training_on_a_quantity(capsys, tmp_path, rng):
+    X = rng.normal(size=(500, 8))
+    y = X @ rng.normal(size=8) + 0.1 * rng.normal(size=500) + 30
+    np.savez(tmp_path / "q.npz", X=X, y=y)
+    out = tmp_path / "results"
+    status, text, err = run(capsys, "train", str(tmp_path / "q.npz"), "--epochs", "20", "--quick", "--out", str(out))
+    assert status == 0, err
+    assert "R^2" in text
+    rows = json.loads((out / "train.json").read_text())["rows"]
+    assert all(row["score"] > 0.9 for row in rows), rows
+
+
+def test_training_is_a_function_of_the_seed(capsys, tmp_path, problem):
+    args = write("npy", tmp_path, *problem)
+    scores = []
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        run(capsys, "train", *args, "--quick", "--seed", seed, "--out", str(tmp_path / name))
+        rows = json.loads((tmp_path / name / "train.json").read_text())["rows"]
+        scores.append([(row["score"], row["train_loss"]) for row in rows])
+    assert scores[0] == scores[1]
+    assert scores[0] != scores[2]
+
+
+def test_training_on_data_of_scikit_learn(capsys):
+    pytest.importorskip("sklearn")
+    status, out, err = run(capsys, "train", "sklearn:digits", "--quick")
+    assert status == 0, err
+    assert "10 models" in out
+    assert "scikit-learn" in out
+
+
+# ---- speedups ------------------------------------------------------------------------------------------------------
+
+
+def test_speedups_prints_and_leaves_its_files(capsys, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capsys, "speedups", "--quick", "--seconds", "0.1", "--data-mib", "16", "--sizes", "2^8,2^11")
+    assert status == 0, err
+    assert os.listdir(tmp_path) == ["lowprec-results"]
+    names = sorted(os.listdir(tmp_path / "lowprec-results"))
+    assert [n for n in names if not n.endswith(".png")] == ["speedups.csv", "speedups.json", "speedups.md"]
+    assert "speedups-sizes.png" in names
+    for title in ("This machine", "Base throughput", "over model size", "The rounding ladder"):
+        assert title in out
+    assert max(map(len, out.splitlines())) <= 100
+    assert "…" not in out
+    results = json.loads((tmp_path / "lowprec-results" / "speedups.json").read_text())
+    assert results["command"] == "speedups"
+    assert {row["n"] for row in results["rows"] if row["table"] == "sizes"} == {2**8, 2**11}
+    assert "Measuring: Base throughput" in err
