@@ -14,9 +14,10 @@ from .runtime import cpu_features, isa
 from .signature import Signature
 
 if TYPE_CHECKING:
-    from .runtime import kernels
+    from .runtime import _CallableModule
+
+    kernels: _CallableModule
 else:
-    # The module of kernels, which runtime has made callable: it is the function for a type checker.
     from . import kernels
 
 __version__ = "0.1.0"

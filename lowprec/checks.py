@@ -17,6 +17,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from . import kernels as _core
+
 __all__ = [
     "as_2d_data",
     "as_data",
@@ -94,11 +96,7 @@ def bad_file(path: Any, problem: str, *, line: int | None = None, expected: str 
 
 
 def _rows(isa: str | None = None) -> tuple:
-    # The compiled table is the one list of kernels. It is imported here, on failure only, so that checks
-    # stays importable on its own.
-    from lowprec import kernels as core
-
-    return core._table(isa or core._active_isa())
+    return _core._table(isa or _core._active_isa())
 
 
 def _ordered(tokens: Iterable[str]) -> list[str]:
@@ -346,10 +344,10 @@ def check_scale(scale: Any, n_features: int | None = None, name: str = "scale") 
     if isinstance(scale, (numbers.Real, np.floating, np.integer)) or np.ndim(scale) == 0:
         if isinstance(scale, np.ndarray):
             scale = scale[()]
-        result = check_finite_scalar(name, scale, positive=True)
-        if not math.isfinite(1.0 / result):
-            raise wrong_value(name, "must not be so small that 1/scale overflows", result)
-        return result
+        value = check_finite_scalar(name, scale, positive=True)
+        if not math.isfinite(1.0 / value):
+            raise wrong_value(name, "must not be so small that 1/scale overflows", value)
+        return value
     if n_features is None:
         raise wrong_type(name, "one positive number", scale)
     result = check_vector(name, scale, n_features)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,12 +79,20 @@ class _CallableModule(types.ModuleType):
     attribute, so the module is made callable.
     """
 
-    def __call__(self, *args, **kwargs) -> list:
-        return kernels(*args, **kwargs)
+    def __call__(
+        self,
+        op: str | None = None,
+        D: Format | str | int | None = None,
+        M: Format | str | int | None = None,
+        *,
+        rounding: str | None = None,
+        isa: str | None = None,
+    ) -> list:
+        return kernels(op, D, M, rounding=rounding, isa=isa)
 
 
 _CallableModule.__call__.__doc__ = kernels.__doc__
-_core.__class__ = _CallableModule
+sys.modules[_core.__name__].__class__ = _CallableModule
 
 
 # ---- threads -----------------------------------------------------------------------------------------------

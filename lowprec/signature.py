@@ -19,9 +19,9 @@ write them.
 from __future__ import annotations
 
 import functools
-import re
 from dataclasses import dataclass
 
+from . import kernels as _core
 from .checks import wrong_type
 from .formats import Format
 
@@ -68,7 +68,7 @@ class Communication(Format):
 # In the order in which the terms must stand. The name is that of the attribute.
 _TERMS = ("dataset", "index", "model", "gradient", "communication")
 _LETTERS = {"D": "dataset", "i": "index", "[": "index", "M": "model", "G": "gradient", "C": "communication"}
-_WIDTH = re.compile(r"[0-9]*", re.ASCII)
+_DIGITS = frozenset("0123456789")
 _MAX_DIGITS = 6
 
 
@@ -99,14 +99,17 @@ class _Reader:
         return True
 
     def width(self, of: str) -> int:
-        digits = _WIDTH.match(self.text, self.at)[0]
+        end = self.at
+        while self.text[end : end + 1] in _DIGITS:
+            end += 1
+        digits = self.text[self.at : end]
         if not digits:
             raise self.fail(f"the width of the {of} in bits")
         if digits[0] == "0":
             raise self.fail(f"the width of the {of} in bits", "from 1 up, without leading zeros")
         if len(digits) > _MAX_DIGITS:
             raise self.fail(f"the width of the {of} in bits", f"at most {_MAX_DIGITS} digits")
-        self.at += len(digits)
+        self.at = end
         return int(digits)
 
     def term(self, name: str) -> Format:
@@ -345,24 +348,27 @@ class Signature:
     # ---- what runs ----
 
     def _concrete(self) -> Signature:
-        """The dense variant with D and M written out: full precision is 32-bit floating point here."""
-        full = Format(32, True)
+        """The dense variant with D and M written out."""
         index = None if self.index is not None and self.index.possibly else self.index
-        return self._with(dataset=self.dataset or full, model=self.model or full, index=index)
+        dataset, model = self._stored()
+        return self._with(dataset=dataset, model=model, index=index)
+
+    def _stored(self) -> tuple[Format, Format]:
+        """Formats of data and model in memory: full precision is 32-bit floating point here."""
+        full = Format(32, True)
+        return self.dataset or full, self.model or full
 
     def obstacles(self) -> tuple[str, ...]:
         """Why no kernel trains with this signature, a clause for each reason; empty if one does."""
         wanted = self._concrete()
         pairs = _pairs()
-        D, M = str(wanted.dataset), str(wanted.model)
+        D, M = self._stored()
         reasons = []
-        if D not in {d for d, _ in pairs}:
-            reasons.append(
-                f"D{D} asks for {wanted.dataset.describe()} dataset numbers, which no kernel reads"
-            )
-        if M not in {m for _, m in pairs}:
-            reasons.append(f"M{M} asks for {wanted.model.describe()} model numbers, which no kernel writes")
-        if not reasons and (D, M) not in pairs:
+        if str(D) not in {d for d, _ in pairs}:
+            reasons.append(f"D{D} asks for {D.describe()} dataset numbers, which no kernel reads")
+        if str(M) not in {m for _, m in pairs}:
+            reasons.append(f"M{M} asks for {M.describe()} model numbers, which no kernel writes")
+        if not reasons and (str(D), str(M)) not in pairs:
             reasons.append(f"no kernel has D{D} together with M{M}")
         if wanted.index is not None:
             reasons.append(f"i{wanted.index} asks for sparse data, and every kernel is dense")
@@ -410,11 +416,10 @@ class Signature:
 
     def _nearest(self) -> Signature | None:
         """A runnable signature close to this one: the same kind of numbers, and no fewer bits."""
-        wanted = self._concrete()
 
         def distance(pair: tuple[str, str]) -> tuple:
             total = []
-            for have, want in zip(pair, (wanted.dataset, wanted.model), strict=True):
+            for have, want in zip(pair, self._stored(), strict=True):
                 is_float, bits = have.endswith("f"), int(have.rstrip("f"))
                 total.append((is_float != want.is_float, bits < want.bits, abs(bits - want.bits)))
             return tuple(sum(part) for part in zip(*total, strict=True))
@@ -433,9 +438,5 @@ def _rank(term: Format | None) -> tuple:
 
 def _pairs() -> tuple[tuple[str, str], ...]:
     """(D, M) of every fused step in the table: what the training loop can run on."""
-    # The compiled table lies below every Python room. It is imported late so that a signature can be parsed
-    # without it.
-    from lowprec import kernels as core
-
-    rows = core._table(core._active_isa())
+    rows = _core._table(_core._active_isa())
     return tuple(dict.fromkeys((row.D, row.M) for row in rows if row.op == "axpy_dot"))
