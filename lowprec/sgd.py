@@ -1,0 +1,645 @@
+"""The training loop's Python face: `train`.
+
+It validates, quantizes the data once, chooses the model's scale, and drives the compiled loop in blocks. Between
+two blocks Python sees Ctrl-C, calls the callback, and at fixed points looks whether the model needs more range.
+
+**The model's scale.** A b-bit model covers +-R with R = scale * (2**(b - 1) - 1). A large R makes the quantum
+coarse, a small one clips weights that want to be larger. What both cost can be estimated, from the examples'
+loss derivatives g and curvatures h:
+
+- Every unbiased rounding adds at most scale * |g x_j| * step_size to the variance of a weight, and the loss
+  pulls it back at the rate 2 * step_size * H_j, H_j = E[h x_j**2]. In equilibrium the excess loss, the sum over
+  j of H_j/2 times the variance, is ``scale/4 * E[|g| ||x||_1]``. Neither the step size nor H is left in it.
+- A weight that wants to be a_j but ends at R costs about ``H_j/2 * (a_j - R)**2``.
+
+``model_scale=None`` minimizes the sum of the two. The a_j come from a pilot: up to 8,192 examples, evenly spread
+over the data, trained on in float32 with a step that covers as much (step times examples) as the whole run if
+that is stable; the mean of the second half of its models, times a headroom, which is larger where range costs
+less. During training the scale is doubled wherever a sample of examples says that the weights at the edge of the
+range would gain more by moving out than the doubled quantum costs (`_Range.pays`). That is asked after 16, 24, 36,
+... examples, points that are fixed, so a run is reproducible.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import checks, ops
+from . import kernels as _core
+from .formats import RANDOM_SOURCES, ROUNDINGS, Format, Rounding
+from .losses import MAX_CURVATURE, curvature, mean_loss
+from .quantized import QuantizedArray, dequantize, from_codes, quantize
+from .runtime import effective_n_threads
+from .signature import Signature
+
+__all__ = ["TrainInfo", "TrainResult", "prepare_data", "train"]
+
+# Numbers to a block: well under a millisecond for the fast kernels, and long enough to hide Python.
+_BLOCK = 1 << 22
+# Seconds that a call of the compiled loop may take: half of what Ctrl-C is promised, since rates vary.
+_CALL_SECONDS = 0.05
+# Points where the model's range is looked at: the first, and how far the next one is.
+_FIRST_LOOK, _LOOK_FACTOR = 16, 1.5
+_PILOT_ROWS = 8192
+# By how much a weight may outgrow what the pilot saw, by the model's bits. The pilot is short and sees a part of
+# the way; the quantum of 16 bits is so fine that range is free, that of 4 bits so coarse that none is to spare.
+_HEADROOM = {4: 1.0, 8: 1.4, 16: 2.8}
+
+
+# ---- what comes back ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainInfo:
+    """What a callback is told after a block of examples.
+
+    Attributes
+    ----------
+    epoch : int
+        From 0.
+    position : int
+        Examples of this epoch that are done.
+    examples : int
+        Examples of the whole run that are done.
+    seconds : float
+        Spent in the epoch loops so far.
+    gnps : float
+        10**9 dataset numbers per second, so far.
+    model_scale : float
+        Value of one model code now; 1 for a 32f model.
+    widened : int
+        How often the model's scale was doubled so far.
+    coef : callable
+        ``info.coef()`` is a copy of the model as it stands, float64.
+    """
+
+    epoch: int
+    position: int
+    examples: int
+    seconds: float
+    gnps: float
+    model_scale: float
+    widened: int
+    coef: Callable[[], np.ndarray] = field(repr=False)
+
+
+@dataclass
+class TrainResult:
+    """A trained model.
+
+    Attributes
+    ----------
+    coef : ndarray of float64, shape (n,)
+        The weights: codes times scale, in the coordinates of the data as they were given.
+    intercept : float
+        0.0 unless ``fit_intercept``.
+    model : QuantizedArray
+        The weights in the format that they were trained in; ``dequantize(model, float64)`` is `coef`.
+    signature : Signature
+        What ran, with D and M written out.
+    history : list of float
+        Mean training loss after each finished epoch; empty unless ``history=True``.
+    gnps : float
+        10**9 dataset numbers per second, counting the epoch loops alone: not the conversion of the data, the
+        choice of a scale, or history.
+    seconds : float
+        Time in the epoch loops.
+    saturated : int
+        The most weights that were seen at the limit of the model's range at once, at the points where the
+        range is looked at and at the end, since the scale was last doubled. A few are normal for an 8-bit model
+        and for a 4-bit one many, see `lowprec.sgd`. Always 0 for a 32f model.
+    widened : int
+        How often the model's scale was doubled.
+    n_threads : int
+        Workers that ran.
+    n_examples : int
+        Examples that were trained on, over all epochs; less than rows times epochs if the callback stopped it.
+    """
+
+    coef: np.ndarray
+    intercept: float
+    model: QuantizedArray
+    signature: Signature
+    history: list[float]
+    gnps: float
+    seconds: float
+    saturated: int
+    widened: int
+    n_threads: int
+    n_examples: int
+
+
+# ---- data --------------------------------------------------------------------------------------------------
+
+
+def prepare_data(X: Any, fmt: Format, data_scale: Any = None) -> QuantizedArray:
+    """The data as codes of format `fmt`, as `train` takes them: borrowed where nothing needs converting.
+
+    Parameters
+    ----------
+    X : array_like of shape (m, n), or QuantizedArray
+        See `train`.
+    fmt : Format
+        The D of the signature.
+    data_scale : float, array_like or "feature", optional
+        See `train`.
+
+    Returns
+    -------
+    QuantizedArray
+    """
+    if isinstance(X, QuantizedArray):
+        if X.ndim != 2:
+            raise ValueError(f"X: must be two-dimensional; got shape {X.shape}")
+        if X.format != fmt:
+            raise ValueError(f"X: the signature asks for data of format {fmt}; got a QuantizedArray of format {X.format}")
+        if data_scale is not None:
+            raise ValueError("data_scale: X is a QuantizedArray and has its own scale; leave data_scale=None")
+        return X
+    a = checks.as_2d_data(X, "X")
+    if data_scale is None and a.dtype == fmt.dtype and (fmt.is_float or a.dtype.kind == "i"):
+        # float32 for 32f, int8 for 8, int16 for 16: such an array is its own codes, with scale 1.
+        stride_ok = a.shape[0] == 1 or a.strides[0] > 0
+        if stride_ok and a.flags.aligned and (a.shape[1] == 1 or a.strides[1] == a.itemsize):
+            return from_codes(a, fmt)
+        data_scale = 1.0
+    if fmt.is_float and isinstance(data_scale, str):
+        checks.check_choice("data_scale", data_scale, ("feature",))
+        with np.errstate(invalid="ignore"):
+            largest = np.maximum(a.max(axis=0).astype(np.float64), -a.min(axis=0).astype(np.float64))
+        # A column with a NaN gets some scale: quantize finds it, and says where.
+        data_scale = np.where(np.isfinite(largest) & (largest > 0), largest, 1.0)
+    elif data_scale is not None and not isinstance(data_scale, str):
+        data_scale = checks.check_scale(data_scale, a.shape[1], "data_scale")
+    elif isinstance(data_scale, str):
+        checks.check_choice("data_scale", data_scale, ("feature",))
+    try:
+        return quantize(a, fmt, scale=data_scale, rounding="nearest")
+    except ValueError as error:
+        if str(error).startswith("a: "):  # quantize's name for what is X here
+            raise ValueError(f"X: {str(error)[3:]}") from None
+        raise
+
+
+def _rows(q: QuantizedArray, step: int, count: int, scale: float) -> QuantizedArray:
+    """Rows 0, step, 2 step, ... as an array on the same memory, with one scale."""
+    stride = q.row_stride * step
+    n_bytes = (count - 1) * stride + q.format.row_bytes(q.shape[1])
+    return QuantizedArray(q.buffer[:n_bytes], q.format, scale, (count, q.shape[1]), stride)
+
+
+def _spread(m: int, count: int) -> tuple[int, int]:
+    """(step, count) of about `count` rows spread over m.
+
+    The step is prime to 2, 3, 5 and 7, lest data that repeat a pattern of classes show one class only.
+    """
+    step = max(1, m // count)
+    while math.gcd(step, 210) > 1:
+        step -= 1
+    return step, min(count, -(-m // step))
+
+
+# ---- the model's range -------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Problem:
+    """What is trained on, in the coordinates of training."""
+
+    x: QuantizedArray
+    scale: float  # of the data, one for all features
+    y: np.ndarray
+    weight: np.ndarray | None
+    loss: str
+    step: float
+    intercept: float | None
+
+    def driver(self, model: QuantizedArray, *, random: str, every: int = 1, rows: int | None = None, step=None, **more):
+        from . import _sgd  # loads the OpenMP runtime: only who trains needs it in the process
+
+        step = self.step if step is None else step
+        rows = self.x.shape[0] if rows is None else rows
+        part = slice(0, (rows - 1) * every + 1, every)
+        return _sgd.Sgd(
+            _rows(self.x, every, rows, self.scale).buffer,
+            self.x.row_stride * every,
+            rows,
+            self.x.shape[1],
+            str(self.x.format),
+            str(model.format),
+            random,
+            model.buffer,
+            np.ascontiguousarray(self.y[part]),
+            loss=self.loss,
+            step=step,
+            data_scale=self.scale,
+            model_scale=float(model.scale),
+            weight=None if self.weight is None else np.ascontiguousarray(self.weight[part]),
+            intercept=self.intercept,
+            intercept_step=0.0 if self.intercept is None else step,
+            **more,
+        )
+
+
+class _Range:
+    """Estimates of what the model's quantum costs and what more range would gain, from a sample of examples.
+
+    Sums run along the first axis or are `math.fsum`, and products come from our own kernels: nothing here depends
+    on the instruction set, since the model's scale decides every bit that follows.
+    """
+
+    def __init__(self, problem: _Problem, n_examples: int) -> None:
+        self.problem = problem
+        m, n = problem.x.shape
+        # In the long run a look must cost little beside training, and a tiny problem can afford a good one.
+        budget = min(max(m * n // 512, 1 << 16), 1 << 20)
+        every, count = _spread(m, min(m, max(4, budget // n), 4096))
+        self.sample = _rows(problem.x, every, count, problem.scale)
+        self.codes = self.sample.unpacked()
+        self.y = problem.y[::every][:count].tolist()
+        self.weight = None if problem.weight is None else problem.weight[::every][:count].astype(np.float64)
+        exact = np.float64 if self.sample.format.is_float else np.int64
+        self.norms1 = np.abs(self.codes, dtype=exact).sum(axis=1) * problem.scale
+        self.n_examples = n_examples
+
+    def slopes(self, model: QuantizedArray, intercept: float | None) -> tuple[np.ndarray, np.ndarray]:
+        """First and second derivative of the sample's losses in their products."""
+        p = ops.dot(self.sample, model) + (intercept or 0.0)
+        loss = self.problem.loss
+        g = np.array([_core._loss_derivative(loss, a, b) for a, b in zip(p.tolist(), self.y, strict=True)])
+        h = curvature(loss, g)
+        return (g, h) if self.weight is None else (g * self.weight, h * self.weight)
+
+    def noise(self, g: np.ndarray) -> float:
+        """Excess loss for each unit of the model's quantum."""
+        return 0.25 * math.fsum(np.abs(g) * self.norms1) / len(g)
+
+    def pilot(self) -> tuple[np.ndarray, float | None]:
+        """The float32 model that a short run over a part of the data leads to, and its intercept."""
+        p = self.problem
+        m, n = p.x.shape
+        every, count = _spread(m, min(m, _PILOT_ROWS, max(8, _BLOCK // n)))
+        squares = np.square(self.codes, dtype=np.float64).sum(axis=1) * p.scale**2
+        if self.weight is not None:
+            squares = squares * self.weight
+        stable = 0.5 / max(MAX_CURVATURE[p.loss] * math.fsum(squares) / len(squares), 1e-300)
+        step = min(p.step * self.n_examples / count, stable)
+        pieces = min(32, count)
+        for _ in range(8):
+            model = quantize(np.zeros(n, np.float32), "32f", scale=1.0)
+            run = p.driver(model, random="nearest", every=every, rows=count, step=step)
+            total, intercept = np.zeros(n), 0.0
+            for k in range(pieces):
+                bad = run.run(count * k // pieces, count * (k + 1) // pieces)
+                if bad >= 0:
+                    break
+                if 2 * k >= pieces:
+                    run.flush()
+                    total += model.codes
+                    intercept += run.intercept
+            mean = total / (pieces - (pieces + 1) // 2)
+            if bad < 0 and np.isfinite(mean).all():
+                return mean, None if p.intercept is None else intercept / (pieces - (pieces + 1) // 2)
+            _check_row(p.x, bad * every)
+            step /= 16.0
+        return np.zeros(n), p.intercept
+
+    def scale(self, fmt: Format) -> float:
+        """The model scale with the least estimated cost of noise and clipping."""
+        w, intercept = self.pilot()
+        g, h = self.slopes(quantize(w, "32f", scale=1.0), intercept)
+        a = np.abs(w) * _HEADROOM[fmt.bits]
+        largest = float(a.max())
+        if not largest > 0.0:
+            return 1.0 / fmt.max_code
+        H = (h[:, None] * np.square(self.codes, dtype=np.float64)).sum(axis=0) * (self.problem.scale**2 / len(h))
+        # d cost / d R = noise / max_code - sum of H (a - R) over a > R, rising in R: bisect, on what still counts
+        slope, low, high = self.noise(g) / fmt.max_code, 0.0, largest
+        for _ in range(12):
+            middle = 0.5 * (low + high)
+            over = a > middle
+            if float((H[over] * (a[over] - middle)).sum()) > slope:
+                low = middle
+                a, H = a[over], H[over]
+            else:
+                high = middle
+        mantissa, exponent = math.frexp(high / fmt.max_code)
+        return math.ldexp(math.ceil(mantissa * 64) / 64, exponent)  # few digits: nobody's last bit matters
+
+    def pays(self, model: QuantizedArray, intercept: float | None) -> bool:
+        """Whether to double the range.
+
+        The weights in the outermost sixteenth of the range that the sample's gradient pushes further out, by two
+        standard errors, are moved along it to the best point that the doubled range holds; what that gains, by the
+        second-order estimate, is compared with the noise of the doubled quantum.
+        """
+        w = model.unpacked().astype(np.int64)
+        limit = model.format.max_code
+        edge = np.flatnonzero(np.abs(w) >= limit - limit // 16)
+        if not edge.size:
+            return False
+        g, h = self.slopes(model, intercept)
+        if not np.isfinite(g).all():
+            return False  # a row with a NaN: training will find it, and name it
+        count = len(g)
+        x = self.codes[:, edge].astype(np.float64) * self.problem.scale
+        terms = g[:, None] * x
+        force = -terms.sum(axis=0) / count
+        variance = np.square(terms + force).sum(axis=0) / max(count - 1, 1) / count
+        force = np.where((force * np.sign(w[edge]) > 0) & (np.square(force) > 4.0 * variance), force, 0.0)
+        square = math.fsum(np.square(force))
+        if square == 0.0:
+            return False
+        bend = math.fsum(h * np.square((x.T * force[:, None]).sum(axis=0))) / count
+        reach = float(model.scale) * limit / float(np.abs(force).max())
+        t = reach if bend * reach <= square else square / bend
+        return t * square - 0.5 * t * t * bend > self.noise(g) * float(model.scale)
+
+
+def _check_row(q: QuantizedArray, row: int) -> None:
+    """Raise if a row holds a NaN or an infinity (only float data can)."""
+    if row >= 0 and q.format.is_float and not np.isfinite(q[row].codes).all():
+        raise checks.not_finite_row("X", row)
+
+
+# ---- training ----------------------------------------------------------------------------------------------
+
+
+def train(
+    X: Any,
+    y: Any,
+    *,
+    signature: Signature | str = "D8M8",
+    loss: str = "logistic",
+    step_size: float,
+    epochs: int = 1,
+    n_threads: int | None = None,
+    rounding: str = "stochastic",
+    random: str = "shared",
+    refresh: int = 1,
+    seed: int = 0,
+    shuffle: bool = False,
+    history: bool = False,
+    data_scale: Any = None,
+    model_scale: float | None = None,
+    init: Any = None,
+    fit_intercept: bool = False,
+    sample_weight: Any = None,
+    callback: Callable[[TrainInfo], Any] | None = None,
+) -> TrainResult:
+    """Train a linear model by stochastic gradient descent on low-precision numbers.
+
+    For each example in turn: ``w -= step_size * dloss(x . w, y) * x``, on codes.
+
+    Parameters
+    ----------
+    X : array_like of shape (m, n), or QuantizedArray
+        Examples in rows: float16, float32, float64, bool or integers. Converted once to the signature's D, rounded
+        to nearest, without a full-precision copy. float32 arrays for D = 32f, int8 for D = 8 and int16 for D = 16
+        are used in place, as codes with scale 1. Of a QuantizedArray nothing is converted.
+    y : array_like of shape (m,)
+        Labels: {-1, +1} or {0, 1} for logistic and hinge, any finite numbers for squared.
+    signature : Signature or str
+        Formats of data (D) and model (M); others than dense D and M terms have no kernel.
+    loss : {"logistic", "hinge", "squared"}
+        See `lowprec.losses`.
+    step_size : float
+        Constant, for every example. The intercept has the same step, in float64.
+    epochs : int
+        Passes over the data.
+    n_threads : int, optional
+        Workers that update the one shared model without locks. None: what this process may use. With one
+        thread a run is reproducible to the last bit, on any machine.
+    rounding : {"stochastic", "nearest"}
+        How the model is rounded when it is written. No effect where M is 32f.
+    random : {"shared", "xorshift", "mt19937"}
+        Source of the random words of a stochastic rounding.
+    refresh : int
+        Updates that share one block of random words (``random="shared"``).
+    seed : int
+        Of the rounding and of `shuffle`, in [0, 2**64).
+    shuffle : bool
+        Visit the rows in a new random order in each epoch; by default as they stand.
+    history : bool
+        Compute the mean training loss after each epoch, which costs a pass over the data.
+    data_scale : float, array_like of shape (n,) or "feature", optional
+        Value of one data code. None: the largest magnitude over the largest code. "feature": that of each column.
+        With one scale per feature, training works in scaled coordinates, x_j / (data_scale_j * max_code), where each
+        feature reaches about 1: `step_size` and `model_scale` act there (for D = 32f the coordinates are
+        x_j / data_scale_j, and "feature" takes each column's largest magnitude). `coef` is divided back.
+    model_scale : float, optional
+        Value of one model code. None: by the rule in `lowprec.sgd`. Either way it is doubled, and the codes halved,
+        when the model saturates and more range would gain more than the coarser quantum costs.
+    init : array_like of shape (n,), optional
+        Weights to start from, in the coordinates of the data, rounded to nearest; by default zeros.
+    fit_intercept : bool
+        Train an intercept, a float64 number beside the model.
+    sample_weight : array_like of shape (m,), optional
+        Factor of each example's step.
+    callback : callable, optional
+        Called with a `TrainInfo` after each block of examples, at least every 100 ms unless a single example takes
+        longer. If it returns True, training stops there.
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If an argument has a wrong shape or is out of range; if the signature has no kernel; if `X` holds NaN or
+        infinity (the row is named); or if training diverges.
+    KeyboardInterrupt
+        On Ctrl-C, within a second. Nothing of the caller's has been changed.
+
+    See Also
+    --------
+    lowprec.linear_model.LowPrecisionSGDClassifier
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lowprec as lp
+    >>> X = np.random.default_rng(0).uniform(-1, 1, (4000, 8)).astype(np.float32)
+    >>> y = X[:, 0] > X[:, 1]
+    >>> r = lp.train(X, y, signature="D8M8", step_size=0.1, n_threads=1)
+    >>> bool(np.mean((X @ r.coef > 0) == y) > 0.95)
+    True
+    """
+    signature = Signature(signature).require_runnable()
+    D, M = signature.dataset, signature.model
+    checks.check_loss(loss)
+    step_size = checks.check_step(step_size)
+    epochs = checks.check_int("epochs", epochs, minimum=1)
+    n_threads = effective_n_threads(n_threads)
+    checks.check_choice("rounding", rounding, ROUNDINGS)
+    checks.check_choice("random", random, tuple(RANDOM_SOURCES))
+    refresh = checks.check_int("refresh", refresh, minimum=1)
+    seed = checks.check_seed(seed)
+    shuffle = checks.check_bool("shuffle", shuffle)
+    history = checks.check_bool("history", history)
+    fit_intercept = checks.check_bool("fit_intercept", fit_intercept)
+    checks.check_callback(callback)
+    if model_scale is not None:
+        if M.is_float:
+            raise ValueError(f"model_scale: a model of format {M} has no scale; leave model_scale=None")
+        model_scale = checks.check_scale(model_scale, name="model_scale")
+    if not isinstance(X, QuantizedArray):
+        X = checks.as_2d_data(X, "X")
+    elif X.ndim != 2:
+        raise ValueError(f"X: must be two-dimensional; got shape {X.shape}")
+    m, n = X.shape
+    labels = checks.check_labels(y, loss, m)
+    weight = checks.check_sample_weight(sample_weight, m)
+    start = None if init is None else checks.check_vector("init", init, n)
+    x = prepare_data(X, D, data_scale)
+
+    # One scale for all features. Where there is one for each, w_j is trained times `stretch` instead.
+    if np.ndim(x.scale) == 0:
+        scale, stretch = float(x.scale), None
+    else:
+        scale = 1.0 if D.is_float else 1.0 / D.max_code
+        stretch = x.scale / scale
+        start = start if start is None else start * stretch
+    problem = _Problem(x, scale, labels, weight, loss, step_size, 0.0 if fit_intercept else None)
+    source = "nearest" if M.is_float else Rounding(rounding, random).source
+
+    range_ = None if M.is_float else _Range(problem, m * epochs)
+    if range_ is None:
+        model_scale = 1.0
+    else:
+        if model_scale is None:
+            model_scale = range_.scale(M)
+        while start is not None and float(np.abs(start).max()) > model_scale * (M.max_code + 0.5):
+            model_scale *= 2.0
+    # The loop has a model of its own from here on: an exception leaves nothing half done behind.
+    model = quantize(np.zeros(n, np.float32) if start is None else start, M, scale=model_scale, rounding="nearest")
+    run = problem.driver(model, random=source, seed=seed, refresh=refresh, n_threads=n_threads)
+    loop = _Loop(run, x, model, stretch, range_, n_threads)
+    order = np.random.default_rng(seed) if shuffle else None
+    trace: list[float] = []
+    for epoch in range(epochs):
+        if order is not None:
+            run.set_order(order.permutation(m).astype(np.int64, copy=False))
+        if loop.epoch(epoch, step_size, callback):
+            break
+        if history:
+            trace.append(_training_loss(x, labels, weight, loss, loop.coef(), run.intercept))
+    coef = loop.coef()
+    if not (np.isfinite(coef).all() and math.isfinite(run.intercept)):
+        raise _diverged(step_size)
+    loop.look_at_limit()
+    model.scale = run.model_scale if stretch is None else run.model_scale / stretch
+    return TrainResult(
+        coef=coef,
+        intercept=float(run.intercept) if fit_intercept else 0.0,
+        model=model,
+        signature=signature,
+        history=trace,
+        gnps=loop.gnps,
+        seconds=loop.seconds,
+        saturated=loop.saturated,
+        widened=loop.widened,
+        n_threads=n_threads,
+        n_examples=loop.examples,
+    )
+
+
+def _diverged(step_size: float, row: int | None = None) -> ValueError:
+    where = "" if row is None else f" at row {row}"
+    return checks.wrong_value("step_size", f"must be so small that training stays finite; it diverged{where}", step_size)
+
+
+class _Loop:
+    """Drives the compiled loop in blocks, and looks after the model's range."""
+
+    def __init__(
+        self, run: Any, x: QuantizedArray, model: QuantizedArray, stretch: np.ndarray | None, range_: _Range | None,
+        n_threads: int,
+    ) -> None:  # fmt: skip
+        self.run, self.x, self.model, self.stretch, self.range = run, x, model, stretch, range_
+        self.examples, self.seconds, self.saturated, self.widened = 0, 0.0, 0, 0
+        self.block = max(1, _BLOCK // x.shape[1])
+        self.next_look = _FIRST_LOOK
+        # The first call finds out how fast this machine is. Calls may be cut anywhere: the bits stay the same.
+        self.at_most = max(n_threads, min(_FIRST_LOOK, self.block))
+
+    @property
+    def gnps(self) -> float:
+        return self.examples * self.x.shape[1] / self.seconds / 1e9 if self.seconds > 0 else 0.0
+
+    def coef(self) -> np.ndarray:
+        """The model as it stands, every update applied, in the coordinates of the data."""
+        self.run.flush()
+        now = QuantizedArray(self.model.buffer, self.model.format, self.run.model_scale, self.model.shape)
+        coef = dequantize(now, np.float64)
+        return coef if self.stretch is None else coef / self.stretch
+
+    def epoch(self, epoch: int, step_size: float, callback: Callable[[TrainInfo], Any] | None) -> bool:
+        """One pass over the data; True if the callback stopped it."""
+        m = self.x.shape[0]
+        at = 0
+        while at < m:
+            block_end = min(m, (at // self.block + 1) * self.block)
+            end = min(block_end, at + self.at_most)
+            if self.range is not None:
+                end = min(end, at + self.next_look - self.examples)
+            begin = time.perf_counter()
+            bad = self.run.run(at, end)
+            took = time.perf_counter() - begin
+            if bad >= 0:
+                _check_row(self.x, bad)
+                raise _diverged(step_size, bad)
+            self.seconds += took
+            self.examples += end - at
+            self.at_most = max(1, min(self.block, int((end - at) * _CALL_SECONDS / max(took, 1e-9)), 4 * self.at_most))
+            at = end
+            if self.range is not None and self.examples == self.next_look:
+                self.look()
+            if callback is not None and (at == block_end or took > _CALL_SECONDS / 2):
+                info = TrainInfo(
+                    epoch, at, self.examples, self.seconds, self.gnps, self.run.model_scale, self.widened, self.coef
+                )
+                if callback(info) is True:
+                    return True
+        return False
+
+    def look_at_limit(self) -> None:
+        if self.range is not None:
+            self.saturated = max(self.saturated, self.run.at_limit())
+
+    def look(self) -> None:
+        """Widen the model's range if that pays; widening a range that is far too small is repeated."""
+        self.next_look = max(self.next_look + _FIRST_LOOK // 2, int(self.next_look * _LOOK_FACTOR))
+        self.look_at_limit()
+        now = QuantizedArray(self.model.buffer, self.model.format, self.run.model_scale, self.model.shape)
+        if self.range.pays(now, self.run.intercept):
+            self.run.widen()
+            self.widened += 1
+            self.saturated = 0
+
+
+def _training_loss(
+    x: QuantizedArray, y: np.ndarray, weight: np.ndarray | None, loss: str, coef: np.ndarray, intercept: float
+) -> float:
+    """Mean loss over all rows, a block at a time."""
+    m, n = x.shape
+    rows = max(1, (1 << 18) // n)
+    total = mass = 0.0
+    for i in range(0, m, rows):
+        part = slice(i, min(i + rows, m))
+        p = dequantize(x[part], np.float64) @ coef + intercept
+        w = None if weight is None else weight[part].astype(np.float64)
+        size = part.stop - i if w is None else float(w.sum())
+        if size > 0.0:
+            total += mean_loss(loss, p, y[part], w) * size
+            mass += size
+    return total / mass
