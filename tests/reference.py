@@ -6,8 +6,8 @@ says float32, and Python floats where it says float64. Nothing in it is written 
 The second part (names ``sweep_*``) computes the same with NumPy arrays, for the large sweeps. test_kernels.py holds it to
 the oracle on small cases.
 
-Codes are lists of numbers or arrays of the natural dtype (int64 or float32), one element each; ``pack`` and ``unpack`` translate to
-and from the bytes that kernels see.
+Codes are lists of numbers or arrays (int64 or float32), one element each; ``pack`` and ``unpack`` translate to and from the
+bytes that kernels see.
 """
 
 from __future__ import annotations

@@ -76,10 +76,12 @@ def test_the_step_is_unbiased(m):
 def test_over_all_words_the_sum_is_exact(row, rng):
     """Sum over r of floor((mu 2^e x + r) / 2^16) = mu 2^e x, through the kernel."""
     top = R.max_code(row.M)
-    mus = [0, 1, 2, 255, 256, 257, 511, 512, 513, 4096, 8191, 8192, 8193, 16383, 16384, 32766, 32767, *rng.integers(1, 2**15, 8).tolist()]
+    mus = [0, 1, 2, 255, 256, 257, 511, 512, 513, 4096, 8191, 8192, 8193, 16383, 16384, 32766, 32767]
+    mus += rng.integers(1, 2**15, 8).tolist()
     steps = [sign * mu / 2**16 for mu in mus for sign in (1, -1)]
     steps += [sign * mu * 2**e / 2**16 for e in range(1, 18) for mu in (16384, 21845, 32767) for sign in (1, -1)]
-    xs = [R.min_code(row.D), -R.max_code(row.D), -1, 0, 1, R.max_code(row.D), *rng.integers(R.min_code(row.D), R.max_code(row.D), 2).tolist()]
+    lo, hi = R.min_code(row.D), R.max_code(row.D)
+    xs = [lo, -hi, -1, 0, 1, hi, *rng.integers(lo, hi, 2).tolist()]
     tested = 0
     for m in steps:
         for x in xs:
