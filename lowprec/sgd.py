@@ -16,21 +16,21 @@ loss derivatives g and curvatures h:
 over the data, trained on in float32 with a step that covers as much (step times examples) as the whole run if
 that is stable; the mean of the second half of its models, times a headroom, which is larger where range costs
 less. During training the scale is doubled wherever a sample of examples says that the weights at the edge of the
-range would gain more by moving out than the doubled quantum costs (`_Range.pays`). That is asked after 16, 24, 36,
-... examples, points that are fixed, so a run is reproducible.
+range would gain more by moving out than the doubled quantum costs (`_Range.pays`). That is asked after 16, 32, 64,
+... examples, and again an eighth later where the scale was doubled: fixed points, so a run is reproducible.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from . import checks, ops
+from . import checks
 from . import kernels as _core
 from .formats import RANDOM_SOURCES, ROUNDINGS, Format, Rounding
 from .losses import MAX_CURVATURE, curvature, mean_loss
@@ -44,8 +44,8 @@ __all__ = ["TrainInfo", "TrainResult", "prepare_data", "train"]
 _BLOCK = 1 << 22
 # Seconds that a call of the compiled loop may take: half of what Ctrl-C is promised, since rates vary.
 _CALL_SECONDS = 0.05
-# Points where the model's range is looked at: the first, and how far the next one is.
-_FIRST_LOOK, _LOOK_FACTOR = 16, 1.5
+# Where the model's range is looked at first: after so many examples, then after twice as many, and so on.
+_FIRST_LOOK = 16
 _PILOT_ROWS = 8192
 # By how much a weight may outgrow what the pilot saw, by the model's bits. The pilot is short and sees a part of
 # the way; the quantum of 16 bits is so fine that range is free, that of 4 bits so coarse that none is to spare.
@@ -250,47 +250,85 @@ class _Problem:
 class _Range:
     """Estimates of what the model's quantum costs and what more range would gain, from a sample of examples.
 
-    Sums run along the first axis or are `math.fsum`, and products come from our own kernels: nothing here depends
-    on the instruction set, since the model's scale decides every bit that follows.
+    The model's scale decides every bit that follows, so no estimate may depend on the machine: the sample's codes,
+    the model's codes and the weights of every sum are integers, small enough that the sums are exact in float64,
+    in whatever order they are added up. (Not by a BLAS: its threads would get in the way of the workers.)
     """
+
+    # Bits of a sample's codes (their squares have twice as many), of the weights of a sum, of a model; the sums over
+    # 2**12 rows or 2**27 columns stay below 2**53.
+    _CODE_BITS, _WEIGHT_BITS, _MODEL_BITS, _MAX_ROWS, _COLUMNS = 10, 20, 15, 1 << 12, 1 << 18
 
     def __init__(self, problem: _Problem, n_examples: int) -> None:
         self.problem = problem
         m, n = problem.x.shape
-        # In the long run a look must cost little beside training, and a tiny problem can afford a good one.
-        budget = min(max(m * n // 512, 1 << 16), 1 << 20)
-        every, count = _spread(m, min(m, max(4, budget // n), 4096))
-        self.sample = _rows(problem.x, every, count, problem.scale)
-        self.codes = self.sample.unpacked()
-        self.y = problem.y[::every][:count].tolist()
-        self.weight = None if problem.weight is None else problem.weight[::every][:count].astype(np.float64)
-        exact = np.float64 if self.sample.format.is_float else np.int64
-        self.norms1 = np.abs(self.codes, dtype=exact).sum(axis=1) * problem.scale
+        budget = min(max(m * n // 64, 1 << 16), 1 << 20)
+        every, count = _spread(m, min(m, max(4 if n <= _BLOCK else 1, budget // n), self._MAX_ROWS))
+        codes = _rows(problem.x, every, count, problem.scale).unpacked()
+        self.scale = problem.scale
+        if codes.dtype != np.int8:
+            largest = float(np.abs(codes, dtype=np.float64).max())
+            if not math.isfinite(largest):
+                for row in range(count):
+                    _check_row(problem.x, row * every)
+            unit = largest / (2**self._CODE_BITS - 1) or 1.0
+            codes = np.rint(codes / unit).astype(np.int16)
+            self.scale *= unit
+        # In an order of which every beginning is spread over the data too: early looks take a part of the sample.
+        order = np.argsort([int(f"{i:012b}"[::-1], 2) for i in range(count)], kind="stable")
+        self.codes = codes[order]
+        self.norms1 = np.abs(self.codes, dtype=np.int64 if n > 1 << 16 else np.int32).sum(axis=1, dtype=np.int64)
+        rows = order * every
+        self.y = problem.y[rows].tolist()
+        self.weight = None if problem.weight is None else problem.weight[rows].astype(np.float64)
         self.n_examples = n_examples
 
-    def slopes(self, model: QuantizedArray, intercept: float | None) -> tuple[np.ndarray, np.ndarray]:
-        """First and second derivative of the sample's losses in their products."""
-        p = ops.dot(self.sample, model) + (intercept or 0.0)
+    def _pieces(self, count: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """The first rows of the sample as float64, some columns at a time."""
+        for j in range(0, self.codes.shape[1], self._COLUMNS):
+            columns = slice(j, j + self._COLUMNS)
+            yield columns, self.codes[:count, columns].astype(np.float64)
+
+    def slopes(self, w: np.ndarray, unit: float, intercept: float | None, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """First and second derivative of the losses in the products x . w; the model is `w`, integers, times `unit`."""
+        sums = np.zeros(count)
+        for columns, x in self._pieces(count):
+            sums += np.einsum("ij,j->i", x, w[columns].astype(np.float64))
+        p = sums * (self.scale * unit) + (intercept or 0.0)
         loss = self.problem.loss
-        g = np.array([_core._loss_derivative(loss, a, b) for a, b in zip(p.tolist(), self.y, strict=True)])
+        g = np.array([_core._loss_derivative(loss, a, b) for a, b in zip(p.tolist(), self.y[:count], strict=True)])
         h = curvature(loss, g)
-        return (g, h) if self.weight is None else (g * self.weight, h * self.weight)
+        return (g, h) if self.weight is None else (g * self.weight[:count], h * self.weight[:count])
+
+    def _means(self, weights: np.ndarray, power: int) -> np.ndarray:
+        """For each feature the mean over the rows of weight * x**power."""
+        count = len(weights)
+        unit = float(np.abs(weights).max()) / 2**self._WEIGHT_BITS
+        if unit == 0.0:
+            return np.zeros(self.codes.shape[1])
+        whole = np.rint(weights / unit)
+        factors = "i,ij->j" if power == 1 else "i,ij,ij->j"
+        sums = [np.einsum(factors, whole, *(x,) * power) for _, x in self._pieces(count)]
+        return np.concatenate(sums) * (unit * self.scale**power / count)
 
     def noise(self, g: np.ndarray) -> float:
         """Excess loss for each unit of the model's quantum."""
-        return 0.25 * math.fsum(np.abs(g) * self.norms1) / len(g)
+        count = len(g)
+        return 0.25 * math.fsum(np.abs(g) * self.norms1[:count]) * self.scale / count
 
     def pilot(self) -> tuple[np.ndarray, float | None]:
         """The float32 model that a short run over a part of the data leads to, and its intercept."""
         p = self.problem
         m, n = p.x.shape
         every, count = _spread(m, min(m, _PILOT_ROWS, max(8, _BLOCK // n)))
-        squares = np.square(self.codes, dtype=np.float64).sum(axis=1) * p.scale**2
+        rows = len(self.codes)
+        squares = np.array([int(np.dot(r, r)) for r in self.codes.astype(np.int64)], np.float64) * self.scale**2
         if self.weight is not None:
-            squares = squares * self.weight
-        stable = 0.5 / max(MAX_CURVATURE[p.loss] * math.fsum(squares) / len(squares), 1e-300)
+            squares *= self.weight
+        stable = 0.5 / max(MAX_CURVATURE[p.loss] * math.fsum(squares) / rows, 1e-300)
         step = min(p.step * self.n_examples / count, stable)
         pieces = min(32, count)
+        half = pieces // 2
         for _ in range(8):
             model = quantize(np.zeros(n, np.float32), "32f", scale=1.0)
             run = p.driver(model, random="nearest", every=every, rows=count, step=step)
@@ -299,67 +337,81 @@ class _Range:
                 bad = run.run(count * k // pieces, count * (k + 1) // pieces)
                 if bad >= 0:
                     break
-                if 2 * k >= pieces:
+                if k >= half:
                     run.flush()
                     total += model.codes
                     intercept += run.intercept
-            mean = total / (pieces - (pieces + 1) // 2)
-            if bad < 0 and np.isfinite(mean).all():
-                return mean, None if p.intercept is None else intercept / (pieces - (pieces + 1) // 2)
+            if bad < 0 and np.isfinite(total).all():
+                return total / (pieces - half), None if p.intercept is None else intercept / (pieces - half)
             _check_row(p.x, bad * every)
-            step /= 16.0
+            step /= 16.0  # the data have outliers, by which the mean norm does not tell what is stable
         return np.zeros(n), p.intercept
 
-    def scale(self, fmt: Format) -> float:
+    def choose(self, fmt: Format) -> float:
         """The model scale with the least estimated cost of noise and clipping."""
         w, intercept = self.pilot()
-        g, h = self.slopes(quantize(w, "32f", scale=1.0), intercept)
-        a = np.abs(w) * _HEADROOM[fmt.bits]
-        largest = float(a.max())
-        if not largest > 0.0:
+        largest = float(np.abs(w).max())
+        if largest == 0.0:
             return 1.0 / fmt.max_code
-        H = (h[:, None] * np.square(self.codes, dtype=np.float64)).sum(axis=0) * (self.problem.scale**2 / len(h))
+        unit = largest / (2**self._MODEL_BITS - 1)
+        g, h = self.slopes(np.rint(w / unit), unit, intercept, len(self.codes))
+        a, H = np.abs(w) * _HEADROOM[fmt.bits], self._means(h, 2)
         # d cost / d R = noise / max_code - sum of H (a - R) over a > R, rising in R: bisect, on what still counts
-        slope, low, high = self.noise(g) / fmt.max_code, 0.0, largest
+        slope, low, high = self.noise(g) / fmt.max_code, 0.0, largest * _HEADROOM[fmt.bits]
         for _ in range(12):
             middle = 0.5 * (low + high)
             over = a > middle
-            if float((H[over] * (a[over] - middle)).sum()) > slope:
+            if math.fsum(H[over] * (a[over] - middle)) > slope:
                 low = middle
                 a, H = a[over], H[over]
             else:
                 high = middle
         mantissa, exponent = math.frexp(high / fmt.max_code)
-        return math.ldexp(math.ceil(mantissa * 64) / 64, exponent)  # few digits: nobody's last bit matters
+        return math.ldexp(math.ceil(mantissa * 64) / 64, exponent)
 
-    def pays(self, model: QuantizedArray, intercept: float | None) -> bool:
-        """Whether to double the range.
+    def pays(self, model: QuantizedArray, intercept: float | None, examples: int) -> bool:
+        """Whether to double the range, after so many examples.
 
-        The weights in the outermost sixteenth of the range that the sample's gradient pushes further out, by two
-        standard errors, are moved along it to the best point that the doubled range holds; what that gains, by the
-        second-order estimate, is compared with the noise of the doubled quantum.
+        Each weight that the sample's mean gradient pushes outwards, by two standard errors, would move by force over
+        curvature: some of it within the range, some of it beyond. The second-order estimate of what the latter
+        gains, up to the doubled range, is compared with the noise of the doubled quantum.
         """
-        w = model.unpacked().astype(np.int64)
-        limit = model.format.max_code
-        edge = np.flatnonzero(np.abs(w) >= limit - limit // 16)
-        if not edge.size:
-            return False
-        g, h = self.slopes(model, intercept)
+        w = model.unpacked()
+        limit, unit = model.format.max_code, float(model.scale)
+        if not int(np.abs(w, dtype=np.int32).max()) >= limit - limit // 16:
+            return False  # nothing is near the edge
+        count = min(len(self.codes), max(64, examples // 8))
+        g, h = self.slopes(w, unit, intercept, count)
         if not np.isfinite(g).all():
-            return False  # a row with a NaN: training will find it, and name it
-        count = len(g)
-        x = self.codes[:, edge].astype(np.float64) * self.problem.scale
-        terms = g[:, None] * x
-        force = -terms.sum(axis=0) / count
-        variance = np.square(terms + force).sum(axis=0) / max(count - 1, 1) / count
-        force = np.where((force * np.sign(w[edge]) > 0) & (np.square(force) > 4.0 * variance), force, 0.0)
-        square = math.fsum(np.square(force))
-        if square == 0.0:
             return False
-        bend = math.fsum(h * np.square((x.T * force[:, None]).sum(axis=0))) / count
-        reach = float(model.scale) * limit / float(np.abs(force).max())
-        t = reach if bend * reach <= square else square / bend
-        return t * square - 0.5 * t * t * bend > self.noise(g) * float(model.scale)
+        force = -self._means(g, 1)
+        variance = (self._means(g * g, 2) - force**2) / max(count - 1, 1)
+        size = np.abs(w) * unit
+        out = (force * np.sign(w) > 0) & (np.square(force) > 4.0 * variance)
+        if not out.any():
+            return False
+        H = self._means(h, 2)[out]
+        size, force, w = size[out], np.abs(force[out]), w[out]
+        room = np.maximum(limit * unit - size, 0.0)
+        span = room + limit * unit
+        with np.errstate(divide="ignore"):
+            move = np.minimum(force / H, span)
+        # Features that go together must share the way: the curvature along the joint move, against the one by one.
+        step = np.zeros(len(out))
+        step[out] = move * np.sign(w)
+        grain = float(move.max()) / (2**self._MODEL_BITS - 1)
+        whole, along = np.rint(step / grain), np.zeros(count)
+        for columns, x in self._pieces(count):
+            along += np.einsum("ij,j->i", x, whole[columns])
+        bend = math.fsum(h * np.square(along)) * (self.scale * grain) ** 2 / count
+        pull = math.fsum(force * move)
+        if bend > pull:
+            H = H * (bend / pull)
+            with np.errstate(divide="ignore"):
+                move = np.minimum(force / H, span)
+        inside = np.minimum(move, room)
+        gain = math.fsum(force * (move - inside) - 0.5 * H * (move**2 - inside**2))
+        return gain > self.noise(g) * unit
 
 
 def _check_row(q: QuantizedArray, row: int) -> None:
@@ -517,7 +569,7 @@ def train(
         model_scale = 1.0
     else:
         if model_scale is None:
-            model_scale = range_.scale(M)
+            model_scale = range_.choose(M)
         while start is not None and float(np.abs(start).max()) > model_scale * (M.max_code + 0.5):
             model_scale *= 2.0
     # The loop has a model of its own from here on: an exception leaves nothing half done behind.
@@ -568,7 +620,7 @@ class _Loop:
         self.run, self.x, self.model, self.stretch, self.range = run, x, model, stretch, range_
         self.examples, self.seconds, self.saturated, self.widened = 0, 0.0, 0, 0
         self.block = max(1, _BLOCK // x.shape[1])
-        self.next_look = _FIRST_LOOK
+        self.next_look = self.regular_look = _FIRST_LOOK
         # The first call finds out how fast this machine is. Calls may be cut anywhere: the bits stay the same.
         self.at_most = max(n_threads, min(_FIRST_LOOK, self.block))
 
@@ -617,14 +669,17 @@ class _Loop:
             self.saturated = max(self.saturated, self.run.at_limit())
 
     def look(self) -> None:
-        """Widen the model's range if that pays; widening a range that is far too small is repeated."""
-        self.next_look = max(self.next_look + _FIRST_LOOK // 2, int(self.next_look * _LOOK_FACTOR))
+        """Widen the model's range if that pays."""
+        self.regular_look *= 2 if self.examples == self.regular_look else 1
+        self.next_look = self.regular_look
         self.look_at_limit()
         now = QuantizedArray(self.model.buffer, self.model.format, self.run.model_scale, self.model.shape)
-        if self.range.pays(now, self.run.intercept):
+        if self.range.pays(now, self.run.intercept, self.examples):
             self.run.widen()
             self.widened += 1
             self.saturated = 0
+            # Once may not be enough: see again how the weights stand when they have had time to move.
+            self.next_look = min(self.next_look, self.examples + max(_FIRST_LOOK, self.examples // 8))
 
 
 def _training_loss(
