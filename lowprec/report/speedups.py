@@ -7,16 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from lowprec.report import machine
+from lowprec.report import machine, peer
 from lowprec.report.files import SCHEMA
-from lowprec.report.tables import Table, bar, between, n_bytes, number, power, share, times
+from lowprec.report.tables import NONE, Table, bar, between, n_bytes, number, power, share, times
 from lowprec.report.timing import (
     Case,
     Turns,
     geometric_mean,
-    huge_buffer,
     ratios,
     read_gbps,
     spread,
@@ -52,7 +49,7 @@ FIELDS = (
     "paper_gnps",
     "paper_ratio",
     "accuracy",
-    "quantize_seconds",
+    "prepare_seconds",
     "probe_gops",
     "runs",
 )
@@ -255,95 +252,25 @@ class _Measurement:
             )
 
     def peer(self) -> None:
-        try:
-            import sklearn.linear_model  # noqa: F401
-        except ImportError:
-            self.done += _SHARES["peer"]
-            return
-        for n in self.options.peer_sizes:
-            self._peer(n, self.options.seconds * _SHARES["peer"] / len(self.options.peer_sizes))
-            self.done += _SHARES["peer"] / len(self.options.peer_sizes)
-
-    def _peer(self, n: int, seconds: float) -> None:
-        """One epoch of scikit-learn and of ours on the same float32 array: whole public calls."""
-        from sklearn.linear_model import SGDClassifier
-
-        import lowprec as lp
-
+        sizes = self.options.peer_sizes if peer.available() else ()
+        seconds = self.options.seconds * _SHARES["peer"] / max(len(sizes), 1)
         what = "Against scikit-learn"
-        self.progress(what, "preparing data", self.done)
-        m = self.options.peer_bytes // (4 * n)
-        rng = np.random.default_rng([self.options.seed, n])
-        X = huge_buffer(m * n * 4).view(np.float32).reshape(m, n)
-        rng.random(out=X, dtype=np.float32)
-        X *= 2
-        X -= 1
-        z = X @ rng.uniform(-1, 1, n).astype(np.float32)
-        y = np.where(rng.random(m) < 0.5 * (1 + np.tanh(0.5 * z)), 1, -1)
-        step = 0.5 / (n / 3)
-        begin = time.perf_counter()
-        q = lp.quantize(X, "8", seed=self.options.seed)
-        quantize_seconds = time.perf_counter() - begin
-        theirs = SGDClassifier(
-            loss="log_loss",
-            penalty=None,
-            learning_rate="constant",
-            eta0=step,
-            max_iter=1,
-            tol=None,
-            shuffle=False,
-            fit_intercept=False,
-        )
-        common = {"step_size": step, "n_threads": 1, "seed": self.options.seed}
-        last: dict[str, np.ndarray] = {}
-
-        def fit(name: str, train: Callable[[], np.ndarray]) -> Callable[[], float]:
-            def run() -> float:
-                begin = time.perf_counter()
-                last[name] = train()
-                return m * n / (time.perf_counter() - begin) / 1e9
-
-            return run
-
-        trains = {
-            "scikit-learn": fit("scikit-learn", lambda: theirs.fit(X, y).coef_[0]),
-            _FLOAT: fit(_FLOAT, lambda: lp.train(X, y, signature=_FLOAT, **common).coef),
-            "D8M8": fit("D8M8", lambda: lp.train(q, y, signature="D8M8", **common).coef),
-        }
-        cases = []
-        for name, run in trains.items():
-            sklearn = name == "scikit-learn"
-            D, M = split(_FLOAT if sklearn else name)
-            about = {
-                "engine": "scikit-learn" if sklearn else "lowprec",
-                "signature": f"D{D}M{M}",
-                "D": D,
-                "M": M,
-                "random": "shared" if name == "D8M8" else "none",
-                "n": n,
-                "n_rows": m,
-                "threads": 1,
-            }
-            cases.append(Case(about, run))
 
         def tick(case: Case) -> None:
-            self.progress(
-                what, f"{case.about['engine']} {case.about['signature']}, n = {power(n)}", self.done
-            )
+            about = case.about
+            self.progress(what, f"{about['engine']} {about['signature']}, n = {power(about['n'])}", self.done)
 
-        found = dict(zip(trains, take_turns(cases, seconds, tick=tick), strict=True))
-        some = slice(0, min(m, 20_000))
-        for name, turns in found.items():
-            right = np.mean((X[some] @ last[name].astype(np.float32) > 0) == (y[some] > 0))
-            self.rows.append(
-                _row(
-                    "peer",
-                    turns,
-                    **_ratio(turns, found["scikit-learn"], "scikit-learn"),
-                    accuracy=float(right),
-                    quantize_seconds=quantize_seconds if name == "D8M8" else None,
-                )
-            )
+        for n in sizes:
+            self.progress(what, "preparing data", self.done)
+            made = peer.contenders(n, self.options.peer_bytes, self.options.seed)
+            found = take_turns([c.case for c in made], seconds, tick=tick)
+            for c, turns in zip(made, found, strict=True):
+                ratio = _ratio(turns, found[0], "scikit-learn")
+                fields = {"accuracy": c.accuracy(), "prepare_seconds": c.prepare_seconds}
+                self.rows.append(_row("peer", turns, **ratio, **fields))
+            self.done += _SHARES["peer"] / len(sizes)
+        if not sizes:
+            self.done += _SHARES["peer"]
 
     def threads(self) -> None:
         from lowprec import runtime
@@ -550,8 +477,8 @@ def _peer_table(results: dict[str, Any]) -> Table | None:
         return None
     table = Table(
         "Against scikit-learn's SGDClassifier: one epoch of logistic regression on the same float32 array",
-        ["n", "examples", "<", "GNPS", "quartiles", "ratio", "accuracy", "bytes/example", "quantize s"],
-        strong=(5,),
+        ["<n", "<", "GNPS", "ratio", "quartiles", "<", "accuracy", "bytes/row", "prepare s"],
+        strong=(3,),
     )
     for before, row in zip([None, *rows], rows, strict=False):
         first = before is None or before["n"] != row["n"]
@@ -560,17 +487,18 @@ def _peer_table(results: dict[str, Any]) -> Table | None:
         name = "scikit-learn" if row["engine"] == "scikit-learn" else f"lowprec {row['signature']}"
         table.add(
             power(row["n"]) if first else "",
-            f"{row['n_rows']:,}" if first else "",
             name,
             number(row["gnps"]),
-            between(row["gnps_q1"], row["gnps_q3"]),
             times(row["ratio"]),
+            between(row["ratio_q1"], row["ratio_q3"]) if row["ratio"] != 1 else NONE,
+            bar(row["ratio"], max(r["ratio"] for r in rows), 8),
             f"{row['accuracy']:.3f}",
             f"{row['bytes_per_number'] * row['n']:,.0f}",
-            number(row["quantize_seconds"]),
+            number(row["prepare_seconds"]),
         )
     table.notes.append(
-        "Whole calls of fit and lowprec.train, one thread, no shuffling, the same step; quantized before."
+        "Whole calls of fit and lowprec.train, one thread, rows in order, the same step; accuracy on other rows. "
+        "Prepare: quantizing the data and choosing the model's scale, left out."
     )
     return table
 
