@@ -18,7 +18,7 @@ QUICK ?=
 BIN = $(VENV)/bin
 SOURCES = pyproject.toml setup.py $(wildcard kernels/*.[ch] kernels/*.pyx kernels/*.pxd kernels/probes/*.c)
 HAND_WRITTEN = $(wildcard kernels/*.[ch] kernels/probes/*.c)
-SANITIZED = test_kernels test_quantized test_random test_sgd
+SANITIZED = kernels ops quantize random rounding sgd_driver threads
 
 .PHONY: run test lint sanitize bench dashboard sdist-check format clean distclean
 .DELETE_ON_ERROR:
@@ -65,7 +65,7 @@ sanitize: $(VENV)/installed-dev
 	cd build/sanitize && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=lib \
 	    $(abspath $(BIN))/python -m pytest -q -c ../../pyproject.toml --rootdir . -m "not slow" \
-	    $(wildcard $(SANITIZED:%=tests/%*.py))
+	    $(wildcard $(SANITIZED:%=tests/test_%.py))
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m pytest -q benchmarks/bench_kernels.py --benchmark-storage=.benchmarks --benchmark-autosave --benchmark-quiet

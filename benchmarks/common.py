@@ -13,6 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 
+import lowprec  # noqa: F401  (not installed is an error; only what an installed version lacks is skipped)
+
 FULL = os.environ.get("LOWPREC_BENCH_FULL") == "1"
 
 BITS = {"4": 4, "8": 8, "16": 16, "32f": 32}
