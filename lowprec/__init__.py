@@ -11,6 +11,7 @@ from .formats import Format
 from .ops import axpy, dot
 from .quantized import QuantizedArray, dequantize, from_codes, pack, quantize
 from .runtime import cpu_features, isa
+from .sgd import train
 from .signature import Signature
 
 if TYPE_CHECKING:
@@ -38,11 +39,3 @@ __all__ = [
     "quantize",
     "train",
 ]
-
-
-def __getattr__(name):
-    if name == "train":
-        from .sgd import train
-
-        return train
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

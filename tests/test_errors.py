@@ -278,7 +278,9 @@ TRAIN = [
     ("lp.train(X, y, step_size=0.1, history=1)", TypeError, "history: expected True or False; got int 1"),
     ("lp.train(X, y, step_size=0.1, fit_intercept=None)", TypeError, "fit_intercept: expected True or False; got None"),
     ("lp.train(X, y, step_size=0.1, callback=3)", TypeError, "callback: expected a callable or None; got int 3"),
-    ("lp.train(lp.quantize(X, '8'), y, step_size=0.1, signature='D16M16')", ValueError, "X"),
+    ("lp.train(lp.quantize(X, '8'), y, step_size=0.1, signature='D16M16')", ValueError,
+     "X: the signature asks for data of format 16; got a QuantizedArray of format 8"),
+    ("lp.train(lp.quantize(X, '8'), y, step_size=0.1, data_scale=1.0)", ValueError, "data_scale: X is a QuantizedArray"),
 ]  # fmt: skip
 
 CLASSIFIER = [
