@@ -35,8 +35,10 @@
 #define LP_QUANTIZE_WORDS 16 /* 32-bit words of one block */
 
 /* One row, or a piece of one that starts at a multiple of 16 elements. inv: one T, or n of them. Adds to *clipped; returns
- * nonzero if a NaN or an infinity was met. lane: state of the generator, advanced; not looked at by nearest. */
-typedef int (*lp_quantize_fn)(const void *a, int64_t n, const void *inv, uint8_t *codes, uint64_t *lane, int64_t *clipped);
+ * nonzero if a NaN or an infinity was met. lane: state of the generator, advanced; not looked at by nearest. past_cache: the
+ * codes may be stored past the cache, which saves reading their lines first; worth it where they are too many to stay in it. */
+typedef int (*lp_quantize_fn)(const void *a, int64_t n, const void *inv, uint8_t *codes, uint64_t *lane, int64_t *clipped,
+                              int past_cache);
 
 /* scale: one double, or n of them. out: T[n]. */
 typedef void (*lp_dequantize_fn)(const uint8_t *codes, int64_t n, const double *scale, void *out);
@@ -72,7 +74,7 @@ void lp_quantize_start(lp_quantize_state *state, uint64_t seed, uint64_t stream0
  * infinity, where it stops, or -1. */
 int64_t lp_quantize_rows(lp_quantize_fn fn, lp_quantize_state *state, int stochastic, int continues, const char *a,
                          int64_t a_stride, int64_t n_rows, int64_t n, const void *inv, uint8_t *codes, int64_t row_stride,
-                         int64_t *clipped);
+                         int64_t *clipped, int past_cache);
 
 /* int8 codes -> nibbles; returns nonzero if one lay outside [-8, 7]. And back. */
 int lp_pack4(const int8_t *codes, int64_t n, uint8_t *packed);
@@ -154,8 +156,9 @@ LP_INLINE int lp_quantize_16(const void *a, int n, const void *inv, uint8_t *out
 }
 
 LP_INLINE int lp_quantize_portable(const void *a, int64_t n, const void *inv, uint8_t *codes, uint64_t *lane,
-                                            int64_t *clipped, int is64, int bits, int per_column, int stochastic)
+                                   int64_t *clipped, int past_cache, int is64, int bits, int per_column, int stochastic)
 {
+    (void)past_cache;
     const int size = is64 ? 8 : 4;
     const char *from = a, *inverse = inv;
     uint32_t words[LP_QUANTIZE_WORDS] = {0};
@@ -214,9 +217,9 @@ LP_INLINE void lp_dequantize_portable(const uint8_t *codes, int64_t n, const dou
  * with the signatures of the portable ones), then says LP_QUANTIZE_STAMP. */
 #define LP_Q_FN(T64, BITS, COLUMN, STOCHASTIC)                                                                            \
     static int q_##T64##_##BITS##_##COLUMN##_##STOCHASTIC(const void *a, int64_t n, const void *inv, uint8_t *codes,      \
-                                                          uint64_t *lane, int64_t *clipped)                               \
+                                                          uint64_t *lane, int64_t *clipped, int past_cache)               \
     {                                                                                                                     \
-        return LP_QUANTIZE_ROW(a, n, inv, codes, lane, clipped, T64, BITS, COLUMN, STOCHASTIC);                           \
+        return LP_QUANTIZE_ROW(a, n, inv, codes, lane, clipped, past_cache, T64, BITS, COLUMN, STOCHASTIC);               \
     }
 #define LP_D_FN(T64, BITS, COLUMN)                                                                                        \
     static void d_##T64##_##BITS##_##COLUMN(const uint8_t *codes, int64_t n, const double *scale, void *out)              \

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 GROUP_ROWS: int
+PAST_CACHE_BYTES: int
 
 def _isas() -> tuple[str, ...]: ...
 def _active_isa() -> str: ...
@@ -13,7 +14,13 @@ class Quantizer:
 
     clipped: int
     def __init__(
-        self, bits: int, stochastic: bool, seed: int = 0, stream0: int = 0, isa: str | None = None
+        self,
+        bits: int,
+        stochastic: bool,
+        seed: int = 0,
+        stream0: int = 0,
+        isa: str | None = None,
+        past_cache: bool = False,
     ) -> None: ...
     def rows(
         self,

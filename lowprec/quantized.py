@@ -487,7 +487,8 @@ def _fill_codes(a: np.ndarray, out: QuantizedArray, scale: float | np.ndarray, s
     dtype = _type_for(a, inverse)
     per_column = inverse.ndim == 1
     inv = inverse.astype(dtype) if per_column else float(inverse)
-    quantizer = _quantize.Quantizer(bits, stochastic, seed)
+    past_cache = out.nbytes >= _quantize.PAST_CACHE_BYTES
+    quantizer = _quantize.Quantizer(bits, stochastic, seed, past_cache=past_cache)
     for rows, columns, piece in _converted(a, dtype):
         start = rows.start * stride + columns.start * bits // 8
         bad = quantizer.rows(piece, out.buffer[start:], stride, inv[columns] if per_column else inv, columns.start > 0)

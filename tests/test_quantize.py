@@ -209,6 +209,38 @@ def test_an_array_may_come_in_pieces(isa, bits, rng):
     assert quantizer.clipped == whole[1]
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("T", TYPES)
+def test_storing_past_the_cache_changes_nothing(isa, T, bits, rounding, rng):
+    """At every alignment: where the stores cannot go past the cache they must not try."""
+    a = awkward(rng, (4, 1000), bits, T)
+    stride = 1024 * bits // 8
+    results = []
+    for past_cache in (False, True):
+        for offset in (0, 1, 16, 32, 33):
+            memory = np.full(4 * stride + 200, GUARD, np.uint8)
+            start = -memory.ctypes.data % 64 + offset
+            codes = memory[start : start + 4 * stride]
+            quantizer = _quantize.Quantizer(bits, rounding == "stochastic", 8, 0, isa, past_cache)
+            assert quantizer.rows(a, codes, stride, 1.0) == -1
+            assert (memory[:start] == GUARD).all()
+            assert (memory[start + 4 * stride :] == GUARD).all()
+            results.append((codes.tobytes(), quantizer.clipped))
+    assert len(set(results)) == 1
+
+
+def test_a_large_array_is_quantized_like_its_rows(rng):
+    """Large enough that the codes go past the cache, and that the array comes in pieces."""
+    n = _quantize.PAST_CACHE_BYTES // 1024 + 3
+    row = rng.uniform(-126, 126, n).astype(np.float32)
+    a = np.broadcast_to(row, (1024, n))
+    q = lp.quantize(a, "8", scale=1.0, rounding="nearest")
+    assert q.nbytes >= _quantize.PAST_CACHE_BYTES
+    assert (q.codes == np.rint(row).astype(np.int8)).all()
+
+
 def test_the_driver_refuses_what_would_run_astray():
     a, codes = np.zeros((2, 4), np.float32), np.zeros(8, np.uint8)
     for bad in (
