@@ -157,10 +157,15 @@ cdef class Sgd:
         memset(self.jobs, 0, n_threads * sizeof(lp_sgd))
         for k in range(n_threads):
             g = &self.jobs[k]
-            g.x, g.row_stride, g.n, g.w = &xs[0], row_stride, n_features, &ws[0]
+            g.x = &xs[0]
+            g.row_stride = row_stride
+            g.n = n_features
+            g.w = &ws[0]
             g.y = &ys[0]
-            g.weight = NULL if weight is None else &weights[0]
-            g.intercept = NULL if intercept is None else &self.bias
+            if weight is not None:
+                g.weight = &weights[0]
+            if intercept is not None:
+                g.intercept = &self.bias
             g.intercept_step = intercept_step
             g.loss = _LOSSES[loss]
             g.stochastic = rounding != LP_NEAREST
@@ -201,7 +206,10 @@ cdef class Sgd:
                 raise ValueError(f"Sgd: order must hold {self.n_rows} row numbers")
         self.order_kept = order
         for k in range(self.workers):
-            self.jobs[k].order = NULL if order is None else &view[0]
+            if order is None:
+                self.jobs[k].order = NULL
+            else:
+                self.jobs[k].order = &view[0]
 
     def run(self, int64_t first, int64_t last):
         """Process positions [first, last) of the epoch; return -1, or the first row whose product was not finite.

@@ -55,6 +55,13 @@ LP_INLINE void lp_words_fresh(lp_words *t, int D, int R, void *random, int64_t j
     }
 }
 
+/* A fresh block: the lanes' next state. */
+LP_INLINE void lp_draw_base(uint64_t lane[8], uint64_t block[8])
+{
+    lp_rng_draw(lane);
+    memcpy(block, lane, 64);
+}
+
 LP_INLINE int32_t lp_sat(int64_t v, int bits)
 {
     int32_t top = lp_max_code(bits);
@@ -112,14 +119,16 @@ LP_INLINE double lp_tree(double sum[32])
     return sum[0];
 }
 
-LP_INLINE lp_sum lp_body_base(int axpy, int dot, int D, int M, int R, const lp_step *s, const void *x, void *w, const void *xn,
-                              int64_t n, void *random)
+LP_INLINE lp_sum lp_body_base(int rest, int axpy, int dot, int D, int M, int R, const lp_step *s, const void *x, void *w, const void *xn,
+                              int64_t n, void *random, const uint8_t *ahead)
 {
     const int floats = D == 32 || M == 32;
     const int words = axpy && M != 32;
     lp_sum result = {0};
     lp_words t;
     double sum[32] = {0};
+    (void)ahead; /* no portable prefetch */
+    (void)rest;
     if (words && (R == LP_NEAREST || R == LP_SR))
         lp_words_fixed(&t, D, R, random);
     for (int64_t block = 0; block < n; block += LP_BLOCK) {
@@ -140,8 +149,7 @@ LP_INLINE lp_sum lp_body_base(int axpy, int dot, int D, int M, int R, const lp_s
             for (int l = 0; l < 32; l++)
                 sum[l] = sum[l] + (double)part[l];
     }
-    if (floats)
-        result.f = dot ? lp_tree(sum) : 0.0;
+    result.f = !dot ? 0.0 : floats ? lp_tree(sum) : (double)result.i;
     return result;
 }
 

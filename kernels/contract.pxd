@@ -12,7 +12,7 @@ cdef extern from "lowprec.h" nogil:
         int32_t e
         float m
 
-    ctypedef union lp_sum:
+    ctypedef struct lp_sum:
         int64_t i
         double f
 
@@ -49,11 +49,11 @@ cdef extern from "lowprec.h" nogil:
         const uint8_t *pending_x
         int64_t bad_row
 
-    ctypedef lp_sum (*lp_dot_fn)(const void *x, const void *w, int64_t n) noexcept
-    ctypedef void (*lp_axpy_fn)(const lp_step *step, const void *x, void *w, int64_t n, void *random) noexcept
+    ctypedef lp_sum (*lp_dot_fn)(const void *x, const void *w, int64_t n) noexcept nogil
+    ctypedef void (*lp_axpy_fn)(const lp_step *step, const void *x, void *w, int64_t n, void *random) noexcept nogil
     ctypedef lp_sum (*lp_axpy_dot_fn)(const lp_step *step, const void *x, void *w, const void *x_next, int64_t n,
-                                      void *random) noexcept
-    ctypedef void (*lp_sgd_fn)(lp_sgd *job, int64_t first, int64_t last) noexcept
+                                      void *random) noexcept nogil
+    ctypedef void (*lp_sgd_fn)(lp_sgd *job, int64_t first, int64_t last) noexcept nogil
 
     ctypedef struct lp_kernel:
         const char *name
@@ -61,13 +61,13 @@ cdef extern from "lowprec.h" nogil:
         uint8_t D
         uint8_t M
         uint8_t rounding
-        void (*fn)() noexcept
+        void (*fn)() noexcept nogil
 
     ctypedef struct lp_isa:
         const char *name
         const lp_kernel *kernels
         int count
-        int (*runnable)() noexcept
+        int (*runnable)() noexcept nogil
 
     const lp_isa *lp_isas[]
     const lp_isa *lp_isa_find(const char *name)
@@ -86,4 +86,4 @@ cdef extern from "scalar.h" nogil:
     void lp_rng_draw(uint64_t *lane)
     uint64_t lp_xorshift64(uint64_t x)
     void lp_make_step(lp_step *s, double m, int D, int M, int stochastic, uint64_t draw)
-    double lp_loss_derivative(int loss, double sum, double scale, double b, double y, int *finite)
+    double lp_loss_step(int loss, double sum, double scale, double b, double y, double k, int *finite)

@@ -13,6 +13,7 @@ import os
 import numpy as np
 
 cimport numpy as cnp
+from cpython.number cimport PyNumber_Index
 from cpython.pycapsule cimport PyCapsule_New
 from libc.math cimport isfinite
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -107,7 +108,7 @@ cdef class Kernel:
                 elif not (self.row.M == 4 and self.row.D != 4 and nw == nx + 1):
                     raise ValueError(f"{self.name}: x and w must have as many elements, got {nx} and {nw}")
         else:
-            length = n
+            length = PyNumber_Index(n)
             if length < 0 or length > nx or length > nw:
                 raise ValueError(f"{self.name}: n must lie in [0, {min(nx, nw)}], the elements of x and w, got {length}")
         if length >= (<int64_t>1 << 33):
@@ -153,8 +154,8 @@ cdef class Kernel:
 cdef int _seed(lp_rng *rng, object seed, object stream) except -1:
     cdef uint64_t s, t
     try:
-        s = seed
-        t = stream
+        s = PyNumber_Index(seed)
+        t = PyNumber_Index(stream)
     except (OverflowError, TypeError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"seed and stream must be integers in [0, 2^64), got seed={seed!r}, stream={stream!r}") from None
@@ -437,7 +438,7 @@ _LOSSES = {"logistic": LP_LOGISTIC, "hinge": LP_HINGE, "squared": LP_SQUARED}
 def _loss_derivative(loss, double p, double y):
     """d loss / d p as the training loop computes it."""
     cdef int finite
-    return lp_loss_derivative(_LOSSES[loss], p, 1.0, 0.0, y, &finite)
+    return -lp_loss_step(_LOSSES[loss], p, 1.0, 0.0, y, 1.0, &finite)
 
 
 # ---- for _sgd: the tables, without linking the C code twice ----

@@ -25,8 +25,8 @@ typedef struct lp_step {
     float m;
 } lp_step;
 
-/* The sum of a dot: i where both formats are integers, f where one of them is 32f. */
-typedef union lp_sum {
+/* The sum of a dot. i: exact, where both formats are integers. f: the same as a double (integers), or the sum itself (32f). */
+typedef struct lp_sum {
     int64_t i;
     double f;
 } lp_sum;

@@ -62,17 +62,17 @@ LP_INLINE uint32_t lp_word32(const uint64_t block[8], int k) { return (uint32_t)
 
 LP_INLINE int lp_max_code(int bits) { return (1 << (bits - 1)) - 1; }
 
-/* m -> (mu, e): see "Step of an axpy" in docs/architecture.md. draw: one output of the scalar generator, used if stochastic. */
-LP_INLINE void lp_make_step(lp_step *s, double m, int D, int M, int stochastic, uint64_t draw)
+/* m -> (mu, e): see "Step of an axpy" in docs/architecture.md. The argument is t = 2^16 m: the training loop has it at hand, and
+ * every operation saved here is on the critical path from example to example. draw: one output of the scalar generator. */
+LP_INLINE void lp_make_step16(lp_step *s, double t, int D, int M, int stochastic, uint64_t draw)
 {
     if (D == 32 || M == 32) {
-        s->m = (float)m;
+        s->m = (float)(t * 0x1p-16);
         s->mu = 0;
         s->e = 0;
         return;
     }
     double v = stochastic ? ((double)(int64_t)(2 * (draw >> 32) + 1) - 4294967296.0) * 0x1p-33 : 0.0;
-    double t = m * 65536.0;
     int e = 0;
     if (__builtin_expect(!(t < 32768.0 && t > -32768.0), 0)) {
         double limit = 2.0 * lp_max_code(M) * 65536.0;
@@ -97,6 +97,11 @@ LP_INLINE void lp_make_step(lp_step *s, double m, int D, int M, int stochastic, 
     s->m = 0.0f;
 }
 
+LP_INLINE void lp_make_step(lp_step *s, double m, int D, int M, int stochastic, uint64_t draw)
+{
+    lp_make_step16(s, m * 65536.0, D, M, stochastic, draw);
+}
+
 /* ---- loss derivatives ------------------------------------------------------------------------------------------- */
 
 #define LP_LOGISTIC_RANGE 32 /* the table covers t in [-32, 32], 16 cubics to the unit */
@@ -116,22 +121,18 @@ LP_INLINE double lp_logistic(double t16)
     return (c[0] + c[1] * u) + (u * u) * (c[2] + c[3] * u);
 }
 
-/* d loss / d p at p = sum * scale + b; *finite says whether p is. Labels of logistic and hinge are -1 or +1, so multiplying
- * by y is exact and may move off the critical path. */
-LP_INLINE double lp_loss_derivative(int loss, double sum, double scale, double b, double y, int *finite)
+/* -k d loss / d p at p = sum * scale + b. Labels of logistic and hinge are -1 or +1: multiplying by y is exact, and so is
+ * multiplying by 16, which is why both may leave the critical path. *finite: whether p is. */
+LP_INLINE double lp_loss_step(int loss, double sum, double scale, double b, double y, double k, int *finite)
 {
-    double ys = scale, yb = b;
-    if (loss != LP_SQUARED) {
-        ys = scale * y;
-        yb = b * y;
-    }
-    double t = sum * ys + yb; /* y p, or p for the squared loss */
+    const double s = loss == LP_SQUARED ? scale : 16.0 * (scale * y), c = loss == LP_SQUARED ? b : 16.0 * (b * y);
+    const double t = sum * s + c; /* 16 y p, or p for the squared loss */
     *finite = t - t == 0.0;
     if (loss == LP_LOGISTIC)
-        return -y * lp_logistic(16.0 * t);
+        return lp_logistic(t) * (y * k);
     if (loss == LP_HINGE)
-        return t < 1.0 ? -y : 0.0;
-    return t - y;
+        return t < 16.0 ? y * k : 0.0;
+    return (y - t) * k;
 }
 
 /* ---- one code of a buffer --------------------------------------------------------------------------------------- */

@@ -1,6 +1,11 @@
-/* Stamps one complete table from LP_BODY. An ISA's unit defines LP_ISA (its name), LP_BODY (its always-inline body) and
- * LP_RUNNABLE (a function), then includes this file. */
+/* Stamps one complete table from LP_BODY. An ISA's unit defines LP_ISA (its name), LP_BODY (its always-inline body), LP_DRAW
+ * (advance the lanes, copy them to a block), LP_WHOLE and LP_REGULAR (when its body needs no rest) and LP_RUNNABLE (a function), then includes this file. */
 #include "matrix.h"
+
+/* Bytes between the row being read and the software prefetch, where a body does prefetch (body_avx2.h). Measured at 2^11 <= n <= 2^20
+ * on Zen 4: 8 KiB into the second-level cache gives 0.7..0.9 of the streaming roof, 1 KiB into the first 0.35..0.5. */
+#define LP_DISTANCE 8192
+#define LP_AHEAD(x) ((const uint8_t *)(x) + LP_DISTANCE)
 
 #define LP_CAT_(a, b, c, d, e, f, g) a##b##c##d##e##f##g
 #define LP_CAT(a, b, c, d, e, f, g) LP_CAT_(a, b, c, d, e, f, g)
@@ -13,8 +18,7 @@ LP_INLINE void *lp_sgd_random(lp_sgd *g, int D, int R)
 {
     if (R == LP_SR) {
         if (g->refresh_left == 0) {
-            lp_rng_draw(g->rng.lane);
-            memcpy(g->block, g->rng.lane, sizeof g->block);
+            LP_DRAW(g->rng.lane, g->block);
             g->refresh_left = g->refresh;
         }
         g->refresh_left--;
@@ -29,54 +33,63 @@ LP_INLINE void *lp_sgd_random(lp_sgd *g, int D, int R)
     return NULL;
 }
 
-/* One worker's share of an epoch: the fused update-and-product per example, the model read once. The bits do not depend on
- * where [first, last) is cut, because the update of its last example stays pending for the next call; last < first applies it. */
-LP_INLINE void lp_sgd_body(int D, int M, int R, lp_sgd *g, int64_t first, int64_t last)
+/* The product of the example at row, and with it the update that is still pending. */
+LP_INLINE lp_sum lp_sgd_first(int D, int M, int R, lp_sgd *g, const uint8_t *x)
+{
+    if (!g->pending)
+        return LP_BODY(1, 0, 1, D, M, R, &g->step, NULL, g->w, x, g->n, NULL, LP_AHEAD(x));
+    void *random = lp_sgd_random(g, D, R);
+    g->pending = 0;
+    return LP_BODY(1, 1, 1, D, M, R, &g->step, g->pending_x, g->w, x, g->n, random, LP_AHEAD(x));
+}
+
+/* One worker's share of an epoch, from the product z of the example at position i: derivative, step, then the fused
+ * update-and-product with the next example, the model read once. The last update stays pending, for the next call: the bits
+ * do not depend on where an epoch is cut. Stops before last where the body's main road does not lead on (a remainder, an
+ * irregular step); without calls inside, the loop stays in registers. Returns the position to go on from. */
+LP_INLINE int64_t lp_sgd_loop(int D, int M, int R, lp_sgd *g, lp_sum z, int64_t i, int64_t last)
 {
     const int integer_step = D != 32 && M != 32;
+    const int64_t n = g->n, rows_ahead = (LP_DISTANCE + g->row_stride - 1) / g->row_stride;
+    const int loss = g->loss, stochastic = g->stochastic, whole = LP_WHOLE(D, M, n);
+    const double step_scale = g->step_scale * 65536.0;
     void *const w = g->w;
-    const int64_t n = g->n;
-    const int loss = g->loss, stochastic = g->stochastic;
-    int pending = g->pending;
-    const uint8_t *x = g->pending_x;
-    lp_step step = g->step;
-    if (last < first && pending) {
-        LP_BODY(1, 0, D, M, R, &step, x, w, NULL, n, lp_sgd_random(g, D, R));
-        pending = 0;
-    }
-    for (int64_t i = first; i < last; i++) {
-        const int64_t row = g->order ? g->order[i] : i;
-        const uint8_t *xn = g->x + row * g->row_stride;
-        const double y = g->y[row];
-        const double scale = g->step_scale * (g->weight ? (double)g->weight[row] : 1.0);
+    int64_t row = g->order ? g->order[i] : i;
+    for (;;) {
+        const uint8_t *const x = g->x + row * g->row_stride;
+        const double y = g->y[row], weight = g->weight ? (double)g->weight[row] : 1.0;
         const double b = g->intercept ? *g->intercept : 0.0;
-        lp_sum z;
-        if (pending) {
-            z = LP_BODY(1, 1, D, M, R, &step, x, w, xn, n, lp_sgd_random(g, D, R));
-        } else
-            z = LP_BODY(0, 1, D, M, R, &step, NULL, w, xn, n, NULL);
         int finite;
-        const double d = lp_loss_derivative(loss, D == 32 || M == 32 ? z.f : (double)z.i, g->dot_scale, b, y, &finite);
-        pending = 0;
+        const double t = lp_loss_step(loss, z.f, g->dot_scale, b, y, step_scale * weight, &finite);
         if (__builtin_expect(!finite, 0)) {
-            if (g->bad_row < 0)
-                g->bad_row = row;
-            break;
+            g->bad_row = row;
+            return last;
         }
-        if (d != 0.0) {
+        lp_step step = {0};
+        if (t != 0.0) {
             uint64_t draw = 0;
             if (integer_step && stochastic)
                 draw = g->rng.scalar = lp_xorshift64(g->rng.scalar);
-            lp_make_step(&step, -d * scale, D, M, stochastic, draw);
+            lp_make_step16(&step, t, D, M, stochastic, draw);
             if (g->intercept)
-                *g->intercept = b - g->intercept_step * d * (g->weight ? (double)g->weight[row] : 1.0);
-            pending = 1;
-            x = xn;
+                *g->intercept = b + lp_loss_step(loss, z.f, g->dot_scale, b, y, g->intercept_step * weight, &finite);
         }
+        if (++i == last || !whole || __builtin_expect(!LP_REGULAR(D, M, &step), 0)) {
+            g->pending = t != 0.0;
+            g->pending_x = x;
+            g->step = step;
+            return i;
+        }
+        row = g->order ? g->order[i] : i;
+        const uint8_t *const xn = g->x + row * g->row_stride;
+        const uint8_t *ahead = xn + LP_DISTANCE;
+        if (g->order) /* the same column of a later row */
+            ahead = g->x + g->order[i + rows_ahead < last ? i + rows_ahead : i] * g->row_stride;
+        if (t != 0.0)
+            z = LP_BODY(0, 1, 1, D, M, R, &step, x, w, xn, n, lp_sgd_random(g, D, R), ahead);
+        else
+            z = LP_BODY(0, 0, 1, D, M, R, &step, NULL, w, xn, n, NULL, ahead);
     }
-    g->pending = pending;
-    g->pending_x = x;
-    g->step = step;
 }
 
 /* ---- functions ---- */
@@ -84,21 +97,35 @@ LP_INLINE void lp_sgd_body(int D, int M, int R, lp_sgd *g, int64_t first, int64_
 #define LP_DEF_DOT(D, M) \
     static lp_sum LP_FN(dot_, D, M, )(const void *x, const void *w, int64_t n) \
     { \
-        return LP_BODY(0, 1, LP_BITS_##D, LP_BITS_##M, LP_NEAREST, NULL, NULL, (void *)w, x, n, NULL); \
+        return LP_BODY(1, 0, 1, LP_BITS_##D, LP_BITS_##M, LP_NEAREST, NULL, NULL, (void *)w, x, n, NULL, LP_AHEAD(x)); \
     }
 #define LP_DEF_UPDATE(D, M, suffix, R) \
     static void LP_FN(axpy_, D, M, suffix)(const lp_step *s, const void *x, void *w, int64_t n, void *random) \
     { \
-        LP_BODY(1, 0, LP_BITS_##D, LP_BITS_##M, R, s, x, w, NULL, n, random); \
+        LP_BODY(1, 1, 0, LP_BITS_##D, LP_BITS_##M, R, s, x, w, NULL, n, random, LP_AHEAD(x)); \
     } \
     static lp_sum LP_FN(axpy_dot_, D, M, suffix)(const lp_step *s, const void *x, void *w, const void *xn, int64_t n, void *random) \
     { \
-        return LP_BODY(1, 1, LP_BITS_##D, LP_BITS_##M, R, s, x, w, xn, n, random); \
+        return LP_BODY(1, 1, 1, LP_BITS_##D, LP_BITS_##M, R, s, x, w, xn, n, random, LP_AHEAD(xn)); \
     } \
-    static void LP_FN(sgd_, D, M, suffix)(lp_sgd *job, int64_t first, int64_t last) \
+    static __attribute__((noinline)) lp_sum LP_FN(sgd_first_, D, M, suffix)(lp_sgd * g, const uint8_t *x) \
     { \
-        lp_sgd_body(LP_BITS_##D, LP_BITS_##M, R, job, first, last); \
+        return lp_sgd_first(LP_BITS_##D, LP_BITS_##M, R, g, x); \
+    } \
+    static void LP_FN(sgd_, D, M, suffix)(lp_sgd * g, int64_t first, int64_t last) \
+    { \
+        if (last < first && g->pending) { /* the pending update alone */ \
+            void *random = lp_sgd_random(g, LP_BITS_##D, R); \
+            LP_FN(axpy_, D, M, suffix)(&g->step, g->pending_x, g->w, g->n, random); \
+            g->pending = 0; \
+        } \
+        while (first < last) { \
+            const int64_t row = g->order ? g->order[first] : first; \
+            const lp_sum z = LP_FN(sgd_first_, D, M, suffix)(g, g->x + row * g->row_stride); \
+            first = lp_sgd_loop(LP_BITS_##D, LP_BITS_##M, R, g, z, first, last); \
+        } \
     }
+
 #define LP_DEF_FIXED(D, M) LP_DEF_DOT(D, M) LP_ROUNDINGS(LP_DEF_UPDATE, D, M)
 #define LP_DEF_FLOAT(D, M) LP_DEF_DOT(D, M) LP_DEF_UPDATE(D, M, , LP_NEAREST)
 

@@ -423,7 +423,7 @@ class PlainSgd:
             mu_e = step(m, self.M, stochastic, self.source.scalar() if stochastic else 0)
             self.w = sweep_axpy(self.D, self.M, x, self.w, mu_e=mu_e, words=self.words())
         if self.intercept is not None:
-            self.intercept = bias - self.intercept_step * d * weight
+            self.intercept = bias - d * (self.intercept_step * weight)
         return True
 
     def epoch(self, order):
