@@ -110,6 +110,9 @@ class TrainResult:
         choice of a scale, or history.
     seconds : float
         Time in the epoch loops.
+    model_scale : float
+        Value of one model code, 1.0 for a 32f model: `model.scale`, or where the data have one scale per feature, that of
+        the coordinates of training. To go on training, pass it on together with `coef` as `init`.
     saturated : int
         The most weights that were seen at the limit of the model's range at once, at the points where the
         range is looked at and at the end, since the scale was last doubled. A few are normal for an 8-bit model
@@ -129,6 +132,7 @@ class TrainResult:
     history: list[float]
     gnps: float
     seconds: float
+    model_scale: float
     saturated: int
     widened: int
     n_threads: int
@@ -247,6 +251,14 @@ class _Problem:
         )
 
 
+def _bit_reversed(count: int) -> np.ndarray:
+    """0 .. count - 1 in the order of their reversed bits: every beginning of it is spread over the whole."""
+    keys, size = np.zeros(1, np.int64), 1
+    while size < count:
+        keys, size = np.concatenate([2 * keys, 2 * keys + 1]), 2 * size
+    return keys[keys < count]
+
+
 class _Range:
     """Estimates of what the model's quantum costs and what more range would gain, from a sample of examples.
 
@@ -262,7 +274,8 @@ class _Range:
     def __init__(self, problem: _Problem, n_examples: int) -> None:
         self.problem = problem
         m, n = problem.x.shape
-        budget = min(max(m * n // 64, 1 << 16), 1 << 20)
+        # A look reads at most so many numbers, and there are about as many looks as doublings of 16 examples.
+        budget = min(max(n_examples * n // 128, 1 << 13), 1 << 18)
         every, count = _spread(m, min(m, max(4 if n <= _BLOCK else 1, budget // n), self._MAX_ROWS))
         codes = _rows(problem.x, every, count, problem.scale).unpacked()
         self.scale = problem.scale
@@ -275,7 +288,7 @@ class _Range:
             codes = np.rint(codes / unit).astype(np.int16)
             self.scale *= unit
         # In an order of which every beginning is spread over the data too: early looks take a part of the sample.
-        order = np.argsort([int(f"{i:012b}"[::-1], 2) for i in range(count)], kind="stable")
+        order = _bit_reversed(count)
         self.codes = codes[order]
         self.norms1 = np.abs(self.codes, dtype=np.int64 if n > 1 << 16 else np.int32).sum(axis=1, dtype=np.int64)
         rows = order * every
@@ -322,7 +335,7 @@ class _Range:
         m, n = p.x.shape
         every, count = _spread(m, min(m, _PILOT_ROWS, max(8, _BLOCK // n)))
         rows = len(self.codes)
-        squares = np.array([int(np.dot(r, r)) for r in self.codes.astype(np.int64)], np.float64) * self.scale**2
+        squares = sum(np.einsum("ij,ij->i", x, x) for _, x in self._pieces(rows)) * self.scale**2
         if self.weight is not None:
             squares *= self.weight
         stable = 0.5 / max(MAX_CURVATURE[p.loss] * math.fsum(squares) / rows, 1e-300)
@@ -441,6 +454,7 @@ def train(
     data_scale: Any = None,
     model_scale: float | None = None,
     init: Any = None,
+    init_intercept: float = 0.0,
     fit_intercept: bool = False,
     sample_weight: Any = None,
     callback: Callable[[TrainInfo], Any] | None = None,
@@ -490,6 +504,8 @@ def train(
         when the model saturates and more range would gain more than the coarser quantum costs.
     init : array_like of shape (n,), optional
         Weights to start from, in the coordinates of the data, rounded to nearest; by default zeros.
+    init_intercept : float
+        Intercept to start from, with `fit_intercept`.
     fit_intercept : bool
         Train an intercept, a float64 number beside the model.
     sample_weight : array_like of shape (m,), optional
@@ -539,6 +555,9 @@ def train(
     shuffle = checks.check_bool("shuffle", shuffle)
     history = checks.check_bool("history", history)
     fit_intercept = checks.check_bool("fit_intercept", fit_intercept)
+    init_intercept = checks.check_finite_scalar("init_intercept", init_intercept)
+    if init_intercept and not fit_intercept:
+        raise ValueError("init_intercept: has no effect unless fit_intercept=True; got " + repr(init_intercept))
     checks.check_callback(callback)
     if model_scale is not None:
         if M.is_float:
@@ -561,7 +580,7 @@ def train(
         scale = 1.0 if D.is_float else 1.0 / D.max_code
         stretch = x.scale / scale
         start = start if start is None else start * stretch
-    problem = _Problem(x, scale, labels, weight, loss, step_size, 0.0 if fit_intercept else None)
+    problem = _Problem(x, scale, labels, weight, loss, step_size, init_intercept if fit_intercept else None)
     source = "nearest" if M.is_float else Rounding(rounding, random).source
 
     range_ = None if M.is_float else _Range(problem, m * epochs)
@@ -598,6 +617,7 @@ def train(
         history=trace,
         gnps=loop.gnps,
         seconds=loop.seconds,
+        model_scale=float(run.model_scale),
         saturated=loop.saturated,
         widened=loop.widened,
         n_threads=n_threads,
