@@ -411,9 +411,9 @@ class PlainSgd:
         if not math.isfinite(p):
             return False
         d = loss_derivative(self.loss, p, y)
-        if d == 0.0:
-            return True
         m = -d * (self.step * self.data_scale / self.model_scale * weight)
+        if m == 0.0:  # a step of zero is no step: nothing is drawn for it
+            return True
         if self.M == "32f":
             self.w = sweep_axpy(self.D, self.M, x, self.w, m=m)
         elif self.D == "32f":

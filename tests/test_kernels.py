@@ -430,6 +430,23 @@ def test_nothing_is_touched_past_either_end(isa):
                         args.append(words.at(word, n, end))
                     for m in [0.001, -0.3, 3.0, 200.0] if row.op != "dot" else [None]:
                         row(*([] if m is None else [m]), *args, n=n)
+        from lowprec._sgd import Sgd
+
+        rows = 5
+        labels = np.ones(rows, dtype=np.float32)
+        for D, M in [(D, M) for D in types for M in types]:
+            for source in ("nearest", "shared", "xorshift", "mt19937"):
+                for n in (1, 31, 32, 33, 64, 96, 128, 130):
+                    for end in (0, 1):
+                        print(D, M, source, n, end, file=sys.stderr)
+                        row = (n + 1) // 2 if D == "4" else n * np.dtype(types[D]).itemsize
+                        data = (x.room[ROOM - rows * row :] if end else x.room[: rows * row])
+                        data[:] = 17
+                        model = w.at(types[M], n, end).view(np.uint8)
+                        job = Sgd(data, row, rows, n, D, M, source, model, labels, loss="squared", step=0.01,
+                                  data_scale=0.01, model_scale=0.01, isa=sys.argv[1])
+                        job.run(0, rows)
+                        job.flush()
         print("done")
     """
     run = subprocess.run([sys.executable, "-c", textwrap.dedent(script), isa], capture_output=True, text=True,

@@ -95,10 +95,13 @@ def test_against_plain_sgd(D, M, random, isa, rng):
 @pytest.mark.parametrize("isa", RUNNABLE)
 @pytest.mark.parametrize(("D", "M", "random"), KINDS)
 def test_everything_at_once(D, M, random, isa, rng):
-    # order, weights (one of them zero), intercept, refresh > 1, calls cut anywhere, the order changed between epochs
-    for loss, n in zip(LOSSES, rng.permutation([1, 33, 130]).tolist(), strict=True):
-        problem = Problem(rng, D, M, n=n, loss=loss)
-        weight = rng.uniform(0, 2, problem.rows).astype(np.float32)
+    # order, weights (one of them zero), intercept, refresh > 1, calls cut anywhere, the order changed between epochs. The weights
+    # take the steps through every size, because kernels take different ways by it; so they do by what n leaves over.
+    for k, n in enumerate([1, 33, 64, 96, 128, 130, 256]):
+        loss = LOSSES[k % 3]
+        problem = Problem(rng, D, M, rows=40, n=n, loss=loss)
+        spread = 1.0 if "32f" in (D, M) else 10.0
+        weight = (2.0 ** rng.uniform(-spread, spread, problem.rows)).astype(np.float32)
         weight[3] = 0.0
         options = {"seed": 2**64 - 1, "refresh": 3, "weight": weight, "intercept": -0.25, "intercept_step": 0.01}
         plain = problem.plain(random, **options)
@@ -111,9 +114,49 @@ def test_everything_at_once(D, M, random, isa, rng):
             order = rng.permutation(problem.rows).astype(np.int64)
             job.set_order(order)
         job.flush()
-        assert same(problem, model, plain), loss
+        assert same(problem, model, plain), (loss, n)
         assert job.intercept == plain.intercept
         assert job.intercept != -0.25
+
+
+@pytest.mark.parametrize("isa", RUNNABLE)
+@pytest.mark.parametrize(("D", "M"), [(D, M) for D in R.FIXED for M in R.FIXED])
+def test_every_size_of_step(D, M, isa, rng):
+    # one row after another with a step of known size: m = weight, from 2^-18 quanta to beyond the model's whole range
+    for n, random in itertools.product((64, 70), RANDOMS):
+        problem = Problem(rng, D, M, rows=80, n=n, loss="hinge")
+        problem.model_scale, problem.step, problem.data_scale = 1e-9, 1e-9, 1.0  # every margin is small: every row makes a step
+        problem.w[:] = 0
+        top = R.BITS[M] + 1
+        weight = (2.0 ** np.linspace(-18, top, problem.rows)).astype(np.float32)[rng.permutation(problem.rows)]
+        plain = problem.plain(random, weight=weight)
+        job, model = problem.driver(random, weight=weight, isa=isa)
+        for row in range(problem.rows):
+            mu, e = R.step(float(weight[row]), M, False, 0)
+            plain.epoch([row])
+            assert job.run(row, row + 1) == -1
+            job.flush()
+            assert same(problem, model, plain), (n, random, row, mu, e)
+
+
+@pytest.mark.parametrize("isa", RUNNABLE)
+@pytest.mark.parametrize(("D", "M", "random"), KINDS)
+def test_nothing_else_is_written(D, M, random, isa, rng):
+    for n in (63, 64, 96):
+        problem = Problem(rng, D, M, n=n)
+        data = problem.memory.copy()
+        size = as_bytes(problem.w, M).size
+        arena = np.full(size + 256, 0xA5, dtype=np.uint8)
+        arena[128 : 128 + size] = as_bytes(problem.w, M)
+        y = problem.y.copy()
+        job = Sgd(data, problem.stride, problem.rows, n, D, M, random, arena[128 : 128 + size], y, loss="logistic", step=0.5,
+                  data_scale=problem.data_scale, model_scale=problem.model_scale, n_threads=2, isa=isa)  # fmt: skip
+        job.run(0, problem.rows)
+        job.flush()
+        assert (arena[:128] == 0xA5).all()
+        assert (arena[128 + size :] == 0xA5).all()
+        assert (data == problem.memory).all()
+        assert (y == problem.y).all()
 
 
 @pytest.mark.parametrize("random", RANDOMS)
