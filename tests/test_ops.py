@@ -47,13 +47,14 @@ def test_dot(rng, D, M, n):
     assert lp.dot(q[1:4:2], model).tolist() == expected[1:4:2]
 
 
-def test_dot_is_rounded_once():
-    # the sum needs more than the 53 bits of a float64; the product with the scales is the second rounding
-    n = 2**19 + 1
-    q, w = (lp.from_codes(np.full(n, 2**15 - 1, np.int16), "16", s) for s in (0.1, 3.0))
+def test_dot_is_rounded_when_the_exact_sum_becomes_a_float():
+    # an odd number of odd products, beyond 2**53: no float64 holds the sum
+    n = 2**24 + 1
+    codes = np.full(n, 2**15 - 1, np.int16)
     exact = n * (2**15 - 1) ** 2
-    assert lp.dot(q, w) == float(exact) * (0.1 * 3.0)
-    assert abs(exact) > 2**48
+    assert exact % 2 == 1
+    assert exact > 2**53
+    assert lp.dot(lp.from_codes(codes, "16", 0.1), lp.from_codes(codes, "16", 3.0)) == float(exact) * (0.1 * 3.0)
 
 
 @pytest.mark.parametrize("D", TOKENS)
