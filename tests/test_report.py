@@ -342,6 +342,13 @@ def test_sizes_have_units(value, text):
     assert tables.n_bytes(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "-"), (2.5, "2.50 s"), (0.096, "96.0 ms"), (4e-4, "400 us"), (5e-8, "50 ns")]
+)
+def test_durations_have_units(value, text):
+    assert tables.duration(value) == text
+
+
 def test_bars():
     assert tables.bar(0.5, 1.0, 4) == "██"
     assert tables.bar(2.0, 1.0, 4) == "████"
@@ -504,6 +511,9 @@ def test_features_are_scaled_as_the_training_rows_have_it(rng):
     assert np.abs(p.X).max(axis=0) == pytest.approx([1, 1, 1, 1], rel=1e-6)
     p = training.prepare(X, y, training.Options(scaling="none"))
     assert float(p.X[0, 2]) == 7.0
+    assert training.prepare(X, y, training.Options()).scaling == "standard"
+    X[X < 8] = 0
+    assert training.prepare(X, y, training.Options()).scaling == "maxabs"
 
 
 def test_kinds_of_target(rng):
@@ -546,5 +556,5 @@ def test_the_default_step_is_bounded():
     X = np.zeros((100, 2), np.float32)
     X[0, 0] = 30.0  # one long row: mean(q) is 10, max(q) 901
     assert training.default_step(X, "squared") == pytest.approx(1 / 901)
-    assert training.default_step(X, "logistic") == pytest.approx(2 / 901)
-    assert training.default_step(np.ones((5, 3), np.float32), "hinge") == pytest.approx(0.5 / 4)
+    assert training.default_step(X, "logistic") == pytest.approx(0.2 / 10)
+    assert training.default_step(np.ones((5, 3), np.float32), "hinge") == pytest.approx(0.1 / 4)

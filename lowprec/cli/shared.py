@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from lowprec.report import tables
 
 
 @contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[str, str, float], None]]:
+def progress_bar() -> Iterator[Callable[[str, str, float], None]]:
     """A progress bar on stderr; where that is no terminal, one line for each stage.
 
     Yields
@@ -29,7 +28,7 @@ def progress_bar(title: str) -> Iterator[Callable[[str, str, float], None]]:
         def line(stage: str, what: str, done: float) -> None:
             if stage not in seen and done < 1:
                 seen.add(stage)
-                console.print(f"{title}: {stage} ...", markup=False)
+                console.print(f"{stage} ...", markup=False)
 
         yield line
         return
@@ -41,7 +40,7 @@ def progress_bar(title: str) -> Iterator[Callable[[str, str, float], None]]:
         TextColumn("[dim]{task.fields[what]}"),
     )
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as progress:
-        task = progress.add_task(title, total=1.0, stage=title, what="")
+        task = progress.add_task("", total=1.0, stage="", what="")
 
         def update(stage: str, what: str, done: float) -> None:
             progress.update(task, completed=done, stage=stage, what=what)
@@ -51,6 +50,5 @@ def progress_bar(title: str) -> Iterator[Callable[[str, str, float], None]]:
 
 def say_written(console: Any, written: Sequence[Path], seconds: float) -> None:
     """The last line: how long it took, and where the files are."""
-    folder = os.path.relpath(written[0].parent)
     names = ", ".join(path.name for path in written)
-    console.print(f"Took {seconds:.0f} s. Written to {folder}{os.sep}: {names}", markup=False)
+    console.print(f"Took {seconds:.0f} s. Written to {written[0].parent}: {names}", markup=False)

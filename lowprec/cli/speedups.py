@@ -81,7 +81,7 @@ def speedups(
         options = replace(options, n_bytes=n_bytes, peer_bytes=min(n_bytes, options.peer_bytes))
     need_extra("matplotlib", "report", "plotting")
     folder = files.prepare_out(out)
-    with progress_bar("Measuring") as progress:
+    with progress_bar() as progress:
         results = report.measure(options, progress)
     shown = report.tables(results)
     console = tables.console()

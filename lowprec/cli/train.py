@@ -30,8 +30,8 @@ from lowprec.cli.shared import progress_bar, say_written
 @click.option(
     "--scale",
     "scaling",
-    type=click.Choice(["maxabs", "standard", "none"]),
-    default="maxabs",
+    type=click.Choice(["auto", "maxabs", "standard", "none"]),
+    default="auto",
     show_default=True,
     help="What is done to each feature first.",
 )
@@ -60,7 +60,7 @@ def train(
         need_extra("matplotlib", "report", "plotting")
         folder = files.prepare_out(out)
     console = tables.console()
-    with progress_bar("Training") as progress:
+    with progress_bar() as progress:
         progress("Reading", file, 0.0)
         X, y = read(file, target, labels)
         if quick:

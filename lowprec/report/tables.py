@@ -86,6 +86,16 @@ def power(n: int) -> str:
     return f"2^{n.bit_length() - 1}" if n > 0 and n & (n - 1) == 0 else f"{n:,}"
 
 
+def duration(seconds: float | None) -> str:
+    """A time with its unit: ``96 ms``."""
+    if seconds is None:
+        return NONE
+    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "us")):
+        if seconds * factor >= 0.9995:
+            return f"{number(seconds * factor)} {unit}"
+    return f"{seconds * 1e9:.0f} ns"
+
+
 def n_bytes(value: float | None) -> str:
     """A size in binary units: ``32 KiB``."""
     if value is None:
