@@ -41,6 +41,10 @@ _TEMPORARY = 1 << 18
 _PIECE = 1 << 24
 _SMALLEST_SCALE = sys.float_info.min  # 1/scale stays finite
 
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_FLOAT32_NORMAL = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+_NARROW = frozenset(np.dtype(t) for t in ("f4", "f2", "?", "i1", "u1", "i2", "u2"))
+
 
 # ---- memory ----------------------------------------------------------------------------------------------
 
@@ -448,7 +452,8 @@ def quantize(
         if a.ndim != 2:
             raise ValueError(f"scale: 'feature' needs a two-dimensional array, one scale to a column; got shape {a.shape}")
         scale = _scale_of(rows, fmt, "a", per_column=True)
-    else:
+    elif type(scale) is not float or not _SMALLEST_SCALE <= scale < math.inf:
+        # What is left out by the condition is plainly right, and the check would be a fifth of a small call.
         scale = checks.check_scale(scale, rows.shape[1])
     result = _empty(fmt, scale, a.shape) if out is None else out
     fill = _fill_floats if fmt.is_float else _fill_codes
@@ -471,22 +476,23 @@ def _check_out(out: Any, fmt: Format, a: np.ndarray) -> None:
         raise ValueError("out: must not share memory with a, which is read while out is written")
 
 
-def _type_for(a: np.ndarray, inverse: np.ndarray) -> np.dtype:
-    """The type T that is computed in."""
-    narrow = a.dtype == np.float32 or a.dtype == np.float16 or (a.dtype.kind in "biu" and a.dtype.itemsize <= 2)
-    limits = np.finfo(np.float32)
-    if narrow and (inverse >= float(limits.tiny)).all() and (inverse <= float(limits.max)).all():
-        return np.dtype(np.float32)
-    return np.dtype(np.float64)
+def _inverse(a: np.ndarray, scale: float | np.ndarray) -> tuple[float | np.ndarray, np.dtype]:
+    """1/scale, and the type T that is computed in."""
+    inverse = 1.0 / scale
+    if a.dtype in _NARROW:
+        lowest, highest = (inverse, inverse) if isinstance(inverse, float) else (inverse.min(), inverse.max())
+        if lowest >= _FLOAT32_NORMAL[0] and highest <= _FLOAT32_NORMAL[1]:
+            return inverse, _FLOAT32
+    return inverse, _FLOAT64
 
 
 def _fill_codes(a: np.ndarray, out: QuantizedArray, scale: float | np.ndarray, stochastic: bool, seed: int) -> int:
     """Codes of `a` into `out`; return how many were clipped."""
     bits, stride = out.format.bits, out.row_stride
-    inverse = 1.0 / np.asarray(scale, np.float64)
-    dtype = _type_for(a, inverse)
-    per_column = inverse.ndim == 1
-    inv = inverse.astype(dtype) if per_column else float(inverse)
+    inv, dtype = _inverse(a, scale)
+    per_column = isinstance(inv, np.ndarray)
+    if per_column:
+        inv = inv.astype(dtype, copy=False)
     past_cache = out.nbytes >= _quantize.PAST_CACHE_BYTES
     quantizer = _quantize.Quantizer(bits, stochastic, seed, past_cache=past_cache)
     for rows, columns, piece in _converted(a, dtype):
@@ -499,9 +505,8 @@ def _fill_codes(a: np.ndarray, out: QuantizedArray, scale: float | np.ndarray, s
 
 def _fill_floats(a: np.ndarray, out: QuantizedArray, scale: float | np.ndarray, stochastic: bool, seed: int) -> int:
     """float32 "codes" of `a`: one product in T, rounded to float32."""
-    inverse = 1.0 / np.asarray(scale, np.float64)
-    dtype = _type_for(a, inverse)
-    inv = inverse.astype(dtype)
+    inverse, dtype = _inverse(a, scale)
+    inv = np.asarray(inverse, dtype)
     codes, clipped = _as_rows(out.codes), 0
     limit = np.finfo(np.float32).max
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):

@@ -1,0 +1,110 @@
+"""How fast `lowprec.quantize` is beside a plain copy of the same array, and beside pi-quant.
+
+    python benchmarks/compare_quantize.py [--mib 256] [--turns 15]
+
+One thread, scale given, `out=` given. In each turn a case follows a copy of the same array into a touched buffer,
+and pi-quant follows where it has the same case; printed are the medians of the ratios within a turn, with
+quartiles: above 1 is faster than the copy, or than pi-quant. pi-quant is a peer, not a dependency; it installs without torch:
+
+    pip install --no-deps pypiquant && pip install cffi
+"""
+
+import argparse
+import time
+
+import numpy as np
+
+import lowprec as lp
+from lowprec import _quantize
+from lowprec.report.timing import huge_buffer, ratios, spread
+
+#: type of the input, format, rounding, one scale or one for each column
+CASES = [
+    (dtype, fmt, rounding, per_column)
+    for dtype, per_column in ((np.float32, False), (np.float32, True), (np.float64, False))
+    for fmt in ("8", "4", "16")
+    for rounding in ("stochastic", "nearest")
+]
+COLUMNS = 1 << 12
+
+
+def seconds(run):
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def piquant_case(a, out, fmt, rounding, scale):
+    """A call of pi-quant that does the same, with its unsigned codes; None where it has no such format."""
+    import piquant
+
+    formats = {"8": (piquant.DataType.UINT8, 128), "4": (piquant.DataType.UINT4, 8)}
+    if fmt not in formats or a.dtype != np.float32:
+        return None
+    dtype, zero_point = formats[fmt]
+    modes = {"stochastic": piquant.RoundMode.STOCHASTIC, "nearest": piquant.RoundMode.NEAREST}
+    context = piquant.Context(1)
+    source, target = a.ctypes.data, out.ctypes.data
+
+    def run():
+        context.quantize_ptr(source, piquant.DataType.F32, target, dtype, a.size, scale, zero_point, modes[rounding])
+
+    return run
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mib", type=int, default=256, help="size of the float array")
+    parser.add_argument("--turns", type=int, default=15)
+    options = parser.parse_args()
+    try:
+        import piquant
+
+        print(f"pi-quant {piquant.__version__}")
+    except ImportError:
+        piquant = None
+        print("pi-quant: not installed, left out (see the top of this file)")
+    print(f"{options.mib} MiB of numbers, {options.turns} turns, ISA {_quantize._active_isa()}, one thread\n")
+    print(f"{'case':34} {'G numbers/s':>12} {'x copy':>7} {'quartiles':>12} {'x pi-quant':>11} {'quartiles':>12}")
+
+    rng = np.random.default_rng(1)
+    n_bytes = options.mib << 20
+    for dtype, fmt, rounding, per_column in CASES:
+        a = huge_buffer(n_bytes).view(dtype).reshape(-1, COLUMNS)
+        a[...] = rng.standard_normal(a.shape, np.float32)
+        copied = huge_buffer(n_bytes).view(dtype).reshape(a.shape)
+        copied[...] = 0
+        scale = float(np.abs(a).max()) / lp.formats.FORMATS[fmt].max_code
+        scales = np.linspace(scale, 2 * scale, COLUMNS) if per_column else scale
+        out = lp.quantize(a, fmt, scale=scales)
+
+        def ours(a=a, fmt=fmt, scales=scales, rounding=rounding, out=out):
+            lp.quantize(a, fmt, scale=scales, rounding=rounding, out=out)
+
+        def copy(a=a, copied=copied):
+            np.copyto(copied, a)
+
+        theirs, unsigned = None, None
+        if piquant and not per_column:
+            unsigned = huge_buffer(a.size)
+            unsigned[...] = 0
+            theirs = piquant_case(a, unsigned, fmt, rounding, scale)
+        times = {"copy": [], "ours": [], "theirs": []}
+        for _ in range(options.turns):
+            times["copy"].append(seconds(copy))
+            times["ours"].append(seconds(ours))
+            if theirs:
+                times["theirs"].append(seconds(theirs))
+        rate = spread([a.size / s / 1e9 for s in times["ours"]])
+        over_copy = ratios(times["copy"], times["ours"])
+        name = f"{np.dtype(dtype).name} -> {fmt} {rounding}{', per column' if per_column else ''}"
+        line = f"{name:34} {rate.median:12.2f} {over_copy.median:7.2f} {over_copy.q1:6.2f}-{over_copy.q3:.2f}"
+        if theirs:
+            over_theirs = ratios(times["theirs"], times["ours"])
+            line += f" {over_theirs.median:11.2f} {over_theirs.q1:7.2f}-{over_theirs.q3:.2f}"
+        print(line, flush=True)
+        del a, copied, out, unsigned, theirs, ours, copy
+
+
+if __name__ == "__main__":
+    main()
