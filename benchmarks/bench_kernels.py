@@ -31,8 +31,8 @@ def test_kernel(benchmark, kernel, size):
     timed(benchmark, call, call.numbers)
 
 
-@pytest.mark.parametrize("n", [2**8, 2**14])
 @pytest.mark.parametrize("signature", ["D4M4", "D8M8", "D16M16", "D32fM32f"])
+@pytest.mark.parametrize("n", [2**8, 2**14])  # the lower one is the outer loop: data are made once for each n
 def test_train(benchmark, signature, n):
     suite = training.Train()
     suite.setup(signature, n)
