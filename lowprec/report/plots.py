@@ -129,7 +129,10 @@ def ladder(rows: list[dict[str, Any]]) -> Any:
         for k, row in enumerate(mine):
             ax.text(row["gnps"] * 1.06, k, times(row["ratio"]), va="center", fontsize=9)
         ax.set_xscale("log")
-        ax.set_xlim(right=max(row["gnps"] for row in mine) * 2.5)
+        lowest, highest = min(row["gnps"] for row in mine), max(row["gnps"] for row in mine)
+        ax.set_xlim(lowest / 3, highest * 2.5)
+        ticks = [t for t in (0.01, 0.1, 1, 10, 100) if lowest / 3 <= t <= highest * 2.5]
+        ax.set_xticks(ticks, [str(t) for t in ticks])
         ax.set_yticks(list(at), [f"{r['engine']}, {_RANDOM[r['random']]}" for r in mine])
         ax.invert_yaxis()
         ax.set_xlabel("GNPS")
@@ -152,4 +155,9 @@ def training(rows: list[dict[str, Any]], score: str) -> Any:
         ax.set_yticks(list(at), names if ax is axes[0] else [""] * len(rows))
         ax.invert_yaxis()
         ax.set_xlabel(label)
+    first = rows[0]
+    figure.suptitle(
+        f"{first['n_train']:,} examples of {first['n']:,} features, {first['loss']} loss, {first['epochs']} epochs",
+        fontsize=11,
+    )
     return figure

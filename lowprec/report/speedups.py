@@ -555,12 +555,18 @@ def _roof_table(results: dict[str, Any]) -> Table:
         table.add(
             f"roof, {name}", f"{number(row['gnps'])} GB/s read ({between(row['gnps_q1'], row['gnps_q3'])})"
         )
-    disturbed = [row["probe_gops"] for row in results["rows"] if row["probe_gops"] is not None]
-    if disturbed:
-        lo, hi = min(disturbed), max(disturbed)
-        state = "steady" if hi < 1.15 * lo else "not steady: trust the ratios"
-        table.add("noise", f"vector probe {number(lo)}-{number(hi)} Gop/s between cases, {state}")
+    table.add("noise", _noise(results["rows"]))
     return table
+
+
+def _noise(rows: list[dict[str, Any]]) -> str:
+    """How steady the machine was, in a sentence."""
+    widths = [(row["gnps_q3"] - row["gnps_q1"]) / row["gnps"] for row in rows if (row["runs"] or 0) >= 3]
+    width = spread(widths).median if widths else 0.0
+    state = "steady" if width < 0.1 else "disturbed: trust the ratios and the shares, not the GNPS"
+    text = f"quartiles {width:.0%} of the median apart, {state}"
+    probes = [row["probe_gops"] for row in rows if row["probe_gops"] is not None]
+    return text + (f" (vector probe {number(min(probes))}-{number(max(probes))} Gop/s)" if probes else "")
 
 
 def figures(results: dict[str, Any]) -> dict[str, Any]:
