@@ -13,6 +13,7 @@ import io
 import lzma
 import os
 import re
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -287,10 +288,16 @@ def _read_csv(name: str, content: bytes, target: str | int | None) -> tuple[np.n
     if "\0" in text:
         raise checks.bad_file(name, "holds zero bytes, so it is no text")
     try:
-        lines = io.StringIO(text)
-        whole = np.loadtxt(
-            lines, delimiter=delimiter, ndmin=2, comments=None, quotechar='"', skiprows=_skip(text, header)
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is nothing below a header is an error of ours, further down
+            whole = np.loadtxt(
+                io.StringIO(text),
+                delimiter=delimiter,
+                ndmin=2,
+                comments=None,
+                quotechar='"',
+                skiprows=_skip(text, header),
+            )
         if whole.shape[1] == n and len(whole):
             return np.delete(whole, column, axis=1), whole[:, column].copy()
     except ValueError:

@@ -584,6 +584,7 @@ def train(
     source = "nearest" if M.is_float else Rounding(rounding, random).source
 
     range_ = None if M.is_float else _Range(problem, m * epochs)
+    widened = 0
     if range_ is None:
         model_scale = 1.0
     else:
@@ -591,6 +592,7 @@ def train(
             model_scale = range_.choose(M)
         while start is not None and float(np.abs(start).max()) > model_scale * (M.max_code + 0.5):
             model_scale *= 2.0
+            widened += 1
     # The loop has a model of its own from here on: an exception leaves nothing half done behind.
     model = quantize(np.zeros(n, np.float32) if start is None else start, M, scale=model_scale, rounding="nearest")
     run = problem.driver(model, random=source, seed=seed, refresh=refresh, n_threads=n_threads)
@@ -608,7 +610,6 @@ def train(
     if not (np.isfinite(coef).all() and math.isfinite(run.intercept)):
         raise _diverged(step_size)
     loop.look_at_limit()
-    model.scale = run.model_scale if stretch is None else run.model_scale / stretch
     return TrainResult(
         coef=coef,
         intercept=float(run.intercept) if fit_intercept else 0.0,
@@ -619,7 +620,7 @@ def train(
         seconds=loop.seconds,
         model_scale=float(run.model_scale),
         saturated=loop.saturated,
-        widened=loop.widened,
+        widened=widened + loop.widened,
         n_threads=n_threads,
         n_examples=loop.examples,
     )
@@ -651,9 +652,8 @@ class _Loop:
     def coef(self) -> np.ndarray:
         """The model as it stands, every update applied, in the coordinates of the data."""
         self.run.flush()
-        now = QuantizedArray(self.model.buffer, self.model.format, self.run.model_scale, self.model.shape)
-        coef = dequantize(now, np.float64)
-        return coef if self.stretch is None else coef / self.stretch
+        self.model.scale = self.run.model_scale if self.stretch is None else self.run.model_scale / self.stretch
+        return dequantize(self.model, np.float64)
 
     def epoch(self, epoch: int, step_size: float, callback: Callable[[TrainInfo], Any] | None) -> bool:
         """One pass over the data; True if the callback stopped it."""
