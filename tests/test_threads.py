@@ -157,7 +157,7 @@ def test_a_forked_child_can_train():
         train(2)
         child = os.fork()
         if child == 0:
-            signal.alarm(20)  # a hang ends as the signal
+            signal.alarm(10)  # a hang ends as the signal
             train(2)
             os._exit(0 if train(1) == expected else 1)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
