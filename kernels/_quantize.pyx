@@ -5,7 +5,6 @@ in quantize_body.h; arguments are validated by lowprec.quantized, here only what
 
 import os
 
-cimport cython
 cimport numpy as cnp
 from libc.stdint cimport int8_t, int64_t, uint8_t, uint64_t
 

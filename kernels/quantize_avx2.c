@@ -171,8 +171,8 @@ static __attribute__((noinline)) int redo_group(const void *a, const void *inv, 
                       : watched_group(a, inv, codes, lane, clipped, 0, bits, per_column, 0);
 }
 
-LP_INLINE int lp_quantize_row_avx2(const void *a, int64_t n, const void *inv, uint8_t *codes, uint64_t *lane,
-                                   int64_t *clipped, int past_cache, int is64, int bits, int per_column, int stochastic)
+LP_INLINE int lp_quantize_row_avx2(const void *a, int64_t n, const void *inv, uint8_t *codes, uint64_t *lane, int64_t *clipped,
+                                   int past_cache, int is64, int bits, int per_column, int stochastic)
 {
     const int size = is64 ? 8 : 4;
     past_cache = past_cache && (uintptr_t)codes % 32 == 0; /* what a streaming store needs */

@@ -48,7 +48,7 @@ enum { LP_BITS_4, LP_BITS_8, LP_BITS_16, LP_N_BITS };
 
 typedef struct {
     const char *name;
-    lp_quantize_fn quantize[2][LP_N_BITS][2][2]; /* [float64?][bits][per column?][stochastic?] */
+    lp_quantize_fn quantize[2][LP_N_BITS][2][2];  /* [float64?][bits][per column?][stochastic?] */
     lp_dequantize_fn dequantize[2][LP_N_BITS][2]; /* [float64?][bits][per column?] */
 } lp_quantize_table;
 
@@ -84,33 +84,33 @@ void lp_unpack4(const uint8_t *packed, int64_t n, int8_t *codes);
 
 /* lp_careful: up to 16 numbers to clipped codes. Used for everything by base, and by the vector ISAs for row ends and for
  * groups in which something is clipped or not a number. Written so that a compiler can vectorize it: no calls, no jumps. */
-#define LP_CAREFUL(NAME, T, MAGIC, T_MAX, FABS)                                                                           \
-    LP_INLINE int NAME(const T *a, int n, const T *inv, int per_column, int limit, int stochastic,               \
-                                const uint32_t *words, int32_t *codes, int64_t *clipped)                                  \
-    {                                                                                                                     \
-        const T hi = (T)(limit + 2); /* beyond it a code is clipped whatever u is; within int32 it cannot overflow */     \
-        int over = 0, bad = 0;                                                                                            \
-        for (int j = 0; j < n; j++) {                                                                                     \
-            const T x = a[j];                                                                                             \
-            T t = x * inv[per_column ? j : 0];                                                                            \
-            int32_t code;                                                                                                 \
-            t = t > hi ? hi : t;                                                                                          \
-            t = t > -hi ? t : -hi; /* a NaN too */                                                                        \
-            if (stochastic) {                                                                                             \
-                const T u = (T)(int32_t)(words[j] >> 8) * (T)0x1p-24;                                                     \
-                const int32_t towards_zero = (int32_t)t;                                                                  \
-                const int32_t f = towards_zero - (t < (T)towards_zero);                                                   \
-                code = f + (t - (T)f > u);                                                                                \
-            } else {                                                                                                      \
-                code = (int32_t)((t + MAGIC) - MAGIC); /* the sum has no fraction bits left: half to even */              \
-            }                                                                                                             \
-            over += (code > limit) | (code < -limit);                                                                     \
-            code = code > limit ? limit : code;                                                                           \
-            codes[j] = code < -limit ? -limit : code;                                                                     \
-            bad |= !(FABS(x) <= T_MAX);                                                                                   \
-        }                                                                                                                 \
-        *clipped += over;                                                                                                 \
-        return bad;                                                                                                       \
+#define LP_CAREFUL(NAME, T, MAGIC, T_MAX, FABS) \
+    LP_INLINE int NAME(const T *a, int n, const T *inv, int per_column, int limit, int stochastic, const uint32_t *words, \
+                       int32_t *codes, int64_t *clipped) \
+    { \
+        const T hi = (T)(limit + 2); /* beyond it a code is clipped whatever u is; within int32 it cannot overflow */ \
+        int over = 0, bad = 0; \
+        for (int j = 0; j < n; j++) { \
+            const T x = a[j]; \
+            T t = x * inv[per_column ? j : 0]; \
+            int32_t code; \
+            t = t > hi ? hi : t; \
+            t = t > -hi ? t : -hi; /* a NaN too */ \
+            if (stochastic) { \
+                const T u = (T)(int32_t)(words[j] >> 8) * (T)0x1p-24; \
+                const int32_t towards_zero = (int32_t)t; \
+                const int32_t f = towards_zero - (t < (T)towards_zero); \
+                code = f + (t - (T)f > u); \
+            } else { \
+                code = (int32_t)((t + MAGIC) - MAGIC); /* the sum has no fraction bits left: half to even */ \
+            } \
+            over += (code > limit) | (code < -limit); \
+            code = code > limit ? limit : code; \
+            codes[j] = code < -limit ? -limit : code; \
+            bad |= !(FABS(x) <= T_MAX); \
+        } \
+        *clipped += over; \
+        return bad; \
     }
 LP_CAREFUL(lp_careful_f32, float, 0x1.8p23f, FLT_MAX, fabsf)
 LP_CAREFUL(lp_careful_f64, double, 0x1.8p52, DBL_MAX, fabs)
@@ -144,8 +144,8 @@ LP_INLINE void lp_quantize_words(uint64_t *lane, uint32_t *words)
         words[k] = lp_word32(lane, k);
 }
 
-LP_INLINE int lp_quantize_16(const void *a, int n, const void *inv, uint8_t *out, const uint32_t *words,
-                                      int64_t *clipped, int is64, int bits, int per_column, int stochastic)
+LP_INLINE int lp_quantize_16(const void *a, int n, const void *inv, uint8_t *out, const uint32_t *words, int64_t *clipped,
+                             int is64, int bits, int per_column, int stochastic)
 {
     int32_t codes[LP_QUANTIZE_WORDS];
     const int limit = (1 << (bits - 1)) - 1;
@@ -155,8 +155,8 @@ LP_INLINE int lp_quantize_16(const void *a, int n, const void *inv, uint8_t *out
     return bad;
 }
 
-LP_INLINE int lp_quantize_portable(const void *a, int64_t n, const void *inv, uint8_t *codes, uint64_t *lane,
-                                   int64_t *clipped, int past_cache, int is64, int bits, int per_column, int stochastic)
+LP_INLINE int lp_quantize_portable(const void *a, int64_t n, const void *inv, uint8_t *codes, uint64_t *lane, int64_t *clipped,
+                                   int past_cache, int is64, int bits, int per_column, int stochastic)
 {
     (void)past_cache;
     const int size = is64 ? 8 : 4;
@@ -185,8 +185,8 @@ LP_INLINE void lp_put_number(void *out, int64_t j, double v, int is64)
         ((float *)out)[j] = (float)v;
 }
 
-LP_INLINE void lp_dequantize_portable(const uint8_t *codes, int64_t n, const double *scale, void *out, int is64,
-                                               int bits, int per_column)
+LP_INLINE void lp_dequantize_portable(const uint8_t *codes, int64_t n, const double *scale, void *out, int is64, int bits,
+                                      int per_column)
 {
     if (bits == 4) {
         int64_t k = 0;
@@ -215,29 +215,32 @@ LP_INLINE void lp_dequantize_portable(const uint8_t *codes, int64_t n, const dou
 /* ---------------------------------------------------------------- stamping one table
  * An ISA file defines LP_QUANTIZE_ISA (its name as a token) and LP_QUANTIZE_ROW, LP_DEQUANTIZE_ROW (always-inline functions
  * with the signatures of the portable ones), then says LP_QUANTIZE_STAMP. */
-#define LP_Q_FN(T64, BITS, COLUMN, STOCHASTIC)                                                                            \
-    static int q_##T64##_##BITS##_##COLUMN##_##STOCHASTIC(const void *a, int64_t n, const void *inv, uint8_t *codes,      \
-                                                          uint64_t *lane, int64_t *clipped, int past_cache)               \
-    {                                                                                                                     \
-        return LP_QUANTIZE_ROW(a, n, inv, codes, lane, clipped, past_cache, T64, BITS, COLUMN, STOCHASTIC);               \
+#define LP_Q_FN(T64, BITS, COLUMN, STOCHASTIC) \
+    static int q_##T64##_##BITS##_##COLUMN##_##STOCHASTIC(const void *a, int64_t n, const void *inv, uint8_t *codes, \
+                                                          uint64_t *lane, int64_t *clipped, int past_cache) \
+    { \
+        return LP_QUANTIZE_ROW(a, n, inv, codes, lane, clipped, past_cache, T64, BITS, COLUMN, STOCHASTIC); \
     }
-#define LP_D_FN(T64, BITS, COLUMN)                                                                                        \
-    static void d_##T64##_##BITS##_##COLUMN(const uint8_t *codes, int64_t n, const double *scale, void *out)              \
-    {                                                                                                                     \
-        LP_DEQUANTIZE_ROW(codes, n, scale, out, T64, BITS, COLUMN);                                                       \
+#define LP_D_FN(T64, BITS, COLUMN) \
+    static void d_##T64##_##BITS##_##COLUMN(const uint8_t *codes, int64_t n, const double *scale, void *out) \
+    { \
+        LP_DEQUANTIZE_ROW(codes, n, scale, out, T64, BITS, COLUMN); \
     }
-#define LP_Q_BITS(T64, BITS)                                                                                              \
-    LP_Q_FN(T64, BITS, 0, 0) LP_Q_FN(T64, BITS, 0, 1) LP_Q_FN(T64, BITS, 1, 0) LP_Q_FN(T64, BITS, 1, 1)                   \
-    LP_D_FN(T64, BITS, 0) LP_D_FN(T64, BITS, 1)
-#define LP_Q_ROW(T64, BITS)                                                                                               \
-    {{q_##T64##_##BITS##_0_0, q_##T64##_##BITS##_0_1}, {q_##T64##_##BITS##_1_0, q_##T64##_##BITS##_1_1}}
+#define LP_Q_BITS(T64, BITS) \
+    LP_Q_FN(T64, BITS, 0, 0) \
+    LP_Q_FN(T64, BITS, 0, 1) LP_Q_FN(T64, BITS, 1, 0) LP_Q_FN(T64, BITS, 1, 1) LP_D_FN(T64, BITS, 0) LP_D_FN(T64, BITS, 1)
+#define LP_Q_ROW(T64, BITS) \
+    { \
+        {q_##T64##_##BITS##_0_0, q_##T64##_##BITS##_0_1}, { q_##T64##_##BITS##_1_0, q_##T64##_##BITS##_1_1 } \
+    }
 #define LP_D_ROW(T64, BITS) {d_##T64##_##BITS##_0, d_##T64##_##BITS##_1}
-#define LP_QUANTIZE_STAMP_(ISA)                                                                                           \
-    LP_Q_BITS(0, 4) LP_Q_BITS(0, 8) LP_Q_BITS(0, 16) LP_Q_BITS(1, 4) LP_Q_BITS(1, 8) LP_Q_BITS(1, 16)                     \
-    const lp_quantize_table lp_quantize_##ISA = {                                                                         \
-        #ISA,                                                                                                             \
-        {{LP_Q_ROW(0, 4), LP_Q_ROW(0, 8), LP_Q_ROW(0, 16)}, {LP_Q_ROW(1, 4), LP_Q_ROW(1, 8), LP_Q_ROW(1, 16)}},           \
-        {{LP_D_ROW(0, 4), LP_D_ROW(0, 8), LP_D_ROW(0, 16)}, {LP_D_ROW(1, 4), LP_D_ROW(1, 8), LP_D_ROW(1, 16)}},           \
+#define LP_QUANTIZE_STAMP_(ISA) \
+    LP_Q_BITS(0, 4) \
+    LP_Q_BITS(0, 8) LP_Q_BITS(0, 16) LP_Q_BITS(1, 4) LP_Q_BITS(1, 8) LP_Q_BITS(1, 16) \
+        const lp_quantize_table lp_quantize_##ISA = { \
+            #ISA, \
+            {{LP_Q_ROW(0, 4), LP_Q_ROW(0, 8), LP_Q_ROW(0, 16)}, {LP_Q_ROW(1, 4), LP_Q_ROW(1, 8), LP_Q_ROW(1, 16)}}, \
+            {{LP_D_ROW(0, 4), LP_D_ROW(0, 8), LP_D_ROW(0, 16)}, {LP_D_ROW(1, 4), LP_D_ROW(1, 8), LP_D_ROW(1, 16)}}, \
     };
 #define LP_QUANTIZE_STAMP(ISA) LP_QUANTIZE_STAMP_(ISA)
 

@@ -164,6 +164,29 @@ def test_extremes(isa, T, bits, rounding):
         assert got == ([plain_bytes(row, bits) for row in codes], clipped, -1)
 
 
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("T", TYPES)
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_fraction_equal_to_its_word_is_not_rounded_up(isa, T, bits):
+    """The boundary of frac > u, which random numbers never meet: numbers made from the words that they will meet."""
+    seed, n = 21, 70
+    stream = reference.Stream(seed, 0)
+    words = [word for _ in range(5) for word in reference.words32(stream.block())][:n]
+    equal = np.array([(word >> 8) * 2.0**-24 for word in words])
+    rows = [np.nextafter(equal.astype(T), T(0)), equal, np.nextafter(equal.astype(T), T(1))]
+    for row, ups in zip(rows, (0, 0, n), strict=True):
+        a = np.array([row], T)
+        codes, clipped, _ = plain_quantize(a.tolist(), T(1), T, bits, True, seed)
+        assert sum(codes[0]) == ups
+        stride = (n * bits + 7) // 8
+        assert run_isa(isa, a, 1.0, bits, True, seed, stride=stride) == ([plain_bytes(codes[0], bits)], clipped, -1)
+    if T is np.float64:  # float32 has no room for a whole part beside 24 bits of fraction
+        a = np.array([equal - 3])
+        codes, _, _ = plain_quantize(a.tolist(), T(1), T, bits, True, seed)
+        assert codes == [[-3] * n]
+        assert run_isa(isa, a, 1.0, bits, True, seed, stride=stride)[0] == [plain_bytes(codes[0], bits)]
+
+
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("T", TYPES)
