@@ -2,6 +2,8 @@
 
 The work itself is the ``sgd`` row of the kernel table (see ``kernels/stamp.h``): one call per worker and block of examples.
 """
+import os
+
 import numpy as np
 
 cimport numpy as cnp
@@ -43,6 +45,10 @@ cdef _Capi *_capi = <_Capi *>PyCapsule_Import("lowprec.kernels._capi", 0)
 _BITS = {"4": 4, "8": 8, "16": 16, "32f": 32}
 _LOSSES = {"logistic": LP_LOGISTIC, "hinge": LP_HINGE, "squared": LP_SQUARED}
 _ROUNDINGS = {"nearest": LP_NEAREST, "shared": LP_SR, "xorshift": LP_SRX, "mt19937": LP_SRB}
+
+
+# The process that started OpenMP's threads. They do not exist in its forked children, and libgomp would wait for them for ever.
+_team_pid = None
 
 
 def openmp_enabled():
@@ -214,17 +220,20 @@ cdef class Sgd:
     def run(self, int64_t first, int64_t last):
         """Process positions [first, last) of the epoch; return -1, or the first row whose product was not finite.
 
-        Worker k of t takes the k-th t-th of the range. The update of each worker's last example stays pending; the next
+        Worker k of t takes the k-th t-th of the range (in a child forked after threaded training, one worker after another). The update of each worker's last example stays pending; the next
         call continues with it, and :meth:`flush` applies it.
         """
         cdef int k, workers = self.workers
         cdef int64_t bad = -1, span = last - first
         if not 0 <= first <= last <= self.n_rows:
             raise ValueError(f"Sgd.run: positions must lie in [0, {self.n_rows}], got [{first}, {last})")
-        if workers == 1:
+        global _team_pid
+        if workers == 1 or (_team_pid is not None and _team_pid != os.getpid()):
             with nogil:
-                self.fn(self.jobs, first, last)
+                for k in range(workers):
+                    self.fn(&self.jobs[k], first + span * k // workers, first + span * (k + 1) // workers)
         else:
+            _team_pid = os.getpid()
             for k in prange(workers, nogil=True, schedule="static", chunksize=1, num_threads=workers):
                 self.fn(&self.jobs[k], first + span * k // workers, first + span * (k + 1) // workers)
         for k in range(workers):

@@ -310,9 +310,10 @@ typedef struct lp_thresholds {
     __m256i flip, above, below; /* y = x ^ flip; +1 where y > above; -1 where y < below */
 } lp_thresholds;
 
-LP_INLINE lp_thresholds lp_thresholds8(__m256i mu16, int32_t mu, lp_i16x32 r)
+LP_INLINE lp_thresholds lp_thresholds8(double magic, lp_i16x32 r)
 {
-    const __m256 inverse = _mm256_broadcast_ss(&lp_reciprocal[mu < 0 ? -mu : mu]);
+    const __m256 inverse = _mm256_broadcast_ss((const float *)lp_entry(&lp_reciprocal[512], magic, 2));
+    const __m256i mu16 = _mm256_broadcastw_epi16(_mm_castpd_si128(_mm_set_sd(magic)));
     const __m256i zero = _mm256_setzero_si256();
     const lp_i16x32 t = lp_unpacked_order(r);
     __m256i quarter[4] = {_mm256_unpacklo_epi16(t.lo, zero), _mm256_unpackhi_epi16(t.lo, zero), _mm256_unpacklo_epi16(t.hi, zero),
@@ -345,7 +346,8 @@ enum { LP_WAY_NONE, LP_WAY_THRESHOLD, LP_WAY_MULTIPLY };
 typedef struct lp_8_8_state {
     lp_thresholds h;
     lp_i16x32 r, first, second; /* random words; (a0, r0) and (a1, r1) in the order of unpacked bytes */
-    __m256i a0, a1, complement, sum;
+    __m256i a0, a1, complement; /* |mu| = 256 a1 + a0; all ones where mu < 0 */
+    __m256i sign, sum;
 } lp_8_8_state;
 
 LP_INLINE void lp_8_8_factors(lp_8_8_state *t)
@@ -360,7 +362,7 @@ LP_INLINE void lp_8_8_factors(lp_8_8_state *t)
     t->second.hi = _mm256_or_si256(_mm256_and_si256(r.hi, high_byte), t->a1);
 }
 
-LP_INLINE void lp_8_8_group(int way, int negative, int dot, int R, lp_8_8_state *t, const int8_t *x, int8_t *w, const int8_t *xn, int64_t j,
+LP_INLINE void lp_8_8_group(int way, int dot, int R, lp_8_8_state *t, const int8_t *x, int8_t *w, const int8_t *xn, int64_t j,
                             const void *random)
 {
     const __m256i bottom = _mm256_set1_epi8(-127), one = _mm256_set1_epi8(1);
@@ -382,7 +384,7 @@ LP_INLINE void lp_8_8_group(int way, int negative, int dot, int R, lp_8_8_state 
         q0 = _mm256_srai_epi16(_mm256_add_epi16(q0, _mm256_maddubs_epi16(t->second.lo, lo)), 8);
         q1 = _mm256_srai_epi16(_mm256_add_epi16(q1, _mm256_maddubs_epi16(t->second.hi, hi)), 8);
         __m256i q = _mm256_packs_epi16(q0, q1);
-        v = _mm256_max_epi8(negative ? _mm256_subs_epi8(v, q) : _mm256_adds_epi8(v, q), bottom);
+        v = _mm256_max_epi8(_mm256_adds_epi8(v, _mm256_sign_epi8(q, t->sign)), bottom);
         LP_STORE(w + j, v);
     }
     if (dot)
@@ -393,7 +395,7 @@ LP_INLINE void lp_8_8_group(int way, int negative, int dot, int R, lp_8_8_state 
  *     floor((a x + r) / 2^16) = floor((a1 x + r1 + floor((a0 x + r0) / 2^8)) / 2^8),
  * each inner sum one vpmaddubsw of (a_i, r_i) with (x, 1), below 2^15 in size. For mu < 0:
  *     floor((mu x + r) / 2^16) = -floor((a x + (65535 - r)) / 2^16). */
-LP_INLINE lp_sum lp_8_8_way(int rest, int way, int negative, int axpy, int dot, int R, const lp_step *s, const int8_t *x, int8_t *w, const int8_t *xn,
+LP_INLINE lp_sum lp_8_8_way(int rest, int way, int axpy, int dot, int R, const lp_step *s, const int8_t *x, int8_t *w, const int8_t *xn,
                             int64_t n, void *random, const uint8_t *ahead)
 {
     lp_sum result = {0};
@@ -401,12 +403,13 @@ LP_INLINE lp_sum lp_8_8_way(int rest, int way, int negative, int axpy, int dot, 
     if (way != LP_WAY_NONE)
         t.r = lp_random16(R, random);
     if (way == LP_WAY_THRESHOLD)
-        t.h = lp_thresholds8(_mm256_broadcastw_epi16(_mm_castpd_si128(_mm_set_sd(s->magic))), s->mu, t.r);
+        t.h = lp_thresholds8(s->magic, t.r);
     if (way == LP_WAY_MULTIPLY) {
-        const int32_t a = negative ? -s->mu : s->mu;
-        t.a0 = _mm256_set1_epi16((short)(a & 255));
-        t.a1 = _mm256_set1_epi16((short)(a >> 8));
-        t.complement = _mm256_set1_epi16(negative ? -1 : 0);
+        const __m256i mu = _mm256_broadcastw_epi16(_mm_castpd_si128(_mm_set_sd(s->magic))), a = _mm256_abs_epi16(mu);
+        t.a0 = _mm256_and_si256(a, _mm256_set1_epi16(255));
+        t.a1 = _mm256_srli_epi16(a, 8);
+        t.complement = _mm256_srai_epi16(mu, 15);
+        t.sign = _mm256_or_si256(t.complement, _mm256_set1_epi8(1));
         lp_8_8_factors(&t);
     }
     int64_t j = 0;
@@ -415,11 +418,11 @@ LP_INLINE lp_sum lp_8_8_way(int rest, int way, int negative, int axpy, int dot, 
         t.sum = _mm256_setzero_si256();
         for (; j + 64 <= end; j += 64) {
             LP_PREFETCH(ahead + j);
-            lp_8_8_group(way, negative, dot, R, &t, x, w, xn, j, random);
-            lp_8_8_group(way, negative, dot, R, &t, x, w, xn, j + 32, random);
+            lp_8_8_group(way, dot, R, &t, x, w, xn, j, random);
+            lp_8_8_group(way, dot, R, &t, x, w, xn, j + 32, random);
         }
         if (j + 32 <= end) {
-            lp_8_8_group(way, negative, dot, R, &t, x, w, xn, j, random);
+            lp_8_8_group(way, dot, R, &t, x, w, xn, j, random);
             j += 32;
         }
         if (dot) {
@@ -445,14 +448,12 @@ LP_INLINE lp_sum lp_8_8_avx2(int rest, int axpy, int dot, int R, const lp_step *
 {
     const int8_t *a = (const int8_t *)x, *b = (const int8_t *)xn;
     if (!axpy)
-        return lp_8_8_way(rest, LP_WAY_NONE, 0, 0, dot, R, s, a, (int8_t *)w, b, n, random, ahead);
+        return lp_8_8_way(rest, LP_WAY_NONE, 0, dot, R, s, a, (int8_t *)w, b, n, random, ahead);
     if (rest && s->e > 0)
         return lp_int_avx2(rest, axpy, dot, 8, 8, R, s, x, w, xn, n, random, ahead);
     if ((R == LP_NEAREST || R == LP_SR) && s->mu >= -512 && s->mu <= 512)
-        return lp_8_8_way(rest, LP_WAY_THRESHOLD, 0, 1, dot, R, s, a, (int8_t *)w, b, n, random, ahead);
-    if (s->mu < 0)
-        return lp_8_8_way(rest, LP_WAY_MULTIPLY, 1, 1, dot, R, s, a, (int8_t *)w, b, n, random, ahead);
-    return lp_8_8_way(rest, LP_WAY_MULTIPLY, 0, 1, dot, R, s, a, (int8_t *)w, b, n, random, ahead);
+        return lp_8_8_way(rest, LP_WAY_THRESHOLD, 1, dot, R, s, a, (int8_t *)w, b, n, random, ahead);
+    return lp_8_8_way(rest, LP_WAY_MULTIPLY, 1, dot, R, s, a, (int8_t *)w, b, n, random, ahead);
 }
 
 /* ---- 4 x 4 ------------------------------------------------------------------------------------------------------- */

@@ -75,7 +75,6 @@ cdef extern from "lowprec.h" nogil:
     const lp_kernel *lp_find(const lp_isa *isa, int op, int D, int M, int rounding)
 
     void lp_mt19937_seed(lp_mt19937 *mt, uint64_t seed, uint64_t stream)
-    uint32_t lp_mt19937_next(lp_mt19937 *mt)
     void lp_mt19937_fill(lp_mt19937 *mt, void *words, int64_t n, int D)
     void lp_tables_init()
     int64_t lp_at_limit(const void *w, int64_t n, int M)

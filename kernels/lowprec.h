@@ -103,12 +103,11 @@ const lp_kernel *lp_find(const lp_isa *isa, int op, int D, int M, int rounding);
 
 /* random.c */
 void lp_mt19937_seed(lp_mt19937 *mt, uint64_t seed, uint64_t stream);
-uint32_t lp_mt19937_next(lp_mt19937 *mt);
 void lp_mt19937_fill(lp_mt19937 *mt, void *words, int64_t n, int D);
 
 /* tables.c */
 extern double lp_logistic_table[][4];
-extern float lp_reciprocal[513];
+extern float lp_reciprocal[1025];
 void lp_tables_init(void);
 
 /* model.c */

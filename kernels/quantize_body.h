@@ -82,8 +82,8 @@ void lp_unpack4(const uint8_t *packed, int64_t n, int8_t *codes);
 
 /* ---------------------------------------------------------------- the portable body */
 
-/* lp_careful: up to 16 numbers to clipped codes. Used for everything by base, and by the vector ISAs for row ends and for
- * groups in which something is clipped or not a number. Written so that a compiler can vectorize it: no calls, no jumps. */
+/* lp_careful: up to 16 numbers to clipped codes: all that base does, and the row ends of the vector ISAs. Written so that a
+ * compiler can vectorize it: no calls, no jumps. */
 #define LP_CAREFUL(NAME, T, MAGIC, T_MAX, FABS) \
     LP_INLINE int NAME(const T *a, int n, const T *inv, int per_column, int limit, int stochastic, const uint32_t *words, \
                        int32_t *codes, int64_t *clipped) \

@@ -34,35 +34,49 @@ void lp_mt19937_seed(lp_mt19937 *mt, uint64_t seed, uint64_t stream)
     s[0] = 0x80000000u;
 }
 
-static void refill(uint32_t *s)
+static uint32_t twist(uint32_t high, uint32_t low, uint32_t far)
 {
-    for (int k = 0; k < 624; k++) {
-        uint32_t y = (s[k] & 0x80000000u) | (s[k + 1 < 624 ? k + 1 : 0] & 0x7FFFFFFFu);
-        s[k] = s[k + 397 < 624 ? k + 397 : k - 227] ^ (y >> 1) ^ ((y & 1) ? 0x9908B0DFu : 0);
-    }
+    uint32_t y = (high & 0x80000000u) | (low & 0x7FFFFFFFu);
+    return far ^ (y >> 1) ^ ((0u - (y & 1)) & 0x9908B0DFu);
 }
 
-uint32_t lp_mt19937_next(lp_mt19937 *mt)
+static void refill(uint32_t *s)
 {
-    if (mt->index >= 624) {
-        refill(mt->state);
-        mt->index = 0;
-    }
-    uint32_t y = mt->state[mt->index++];
+    for (int k = 0; k < 227; k++)
+        s[k] = twist(s[k], s[k + 1], s[k + 397]);
+    for (int k = 227; k < 623; k++)
+        s[k] = twist(s[k], s[k + 1], s[k - 227]);
+    s[623] = twist(s[623], s[0], s[396]);
+}
+
+static uint32_t temper(uint32_t y)
+{
     y ^= y >> 11;
     y ^= (y << 7) & 0x9D2C5680u;
     y ^= (y << 15) & 0xEFC60000u;
     return y ^ (y >> 18);
 }
 
-/* One 32-bit output per write: all of it for 32f data, its upper 16 bits otherwise. */
+/* One 32-bit output per write: all of it for 32f data, its upper 16 bits otherwise. By runs of the state, so that the compiler
+ * can vectorize the tempering. */
 void lp_mt19937_fill(lp_mt19937 *mt, void *words, int64_t n, int D)
 {
-    for (int64_t j = 0; j < n; j++) {
-        uint32_t word = lp_mt19937_next(mt);
+    for (int64_t j = 0; j < n;) {
+        if (mt->index >= 624) {
+            refill(mt->state);
+            mt->index = 0;
+        }
+        const uint32_t *s = mt->state + mt->index;
+        const int64_t run = n - j < 624 - mt->index ? n - j : 624 - mt->index;
+        uint32_t *w32 = (uint32_t *)words + j;
+        uint16_t *w16 = (uint16_t *)words + j;
         if (D == 32)
-            ((uint32_t *)words)[j] = word;
+            for (int64_t k = 0; k < run; k++)
+                w32[k] = temper(s[k]);
         else
-            ((uint16_t *)words)[j] = (uint16_t)(word >> 16);
+            for (int64_t k = 0; k < run; k++)
+                w16[k] = (uint16_t)(temper(s[k]) >> 16);
+        mt->index += (int)run;
+        j += run;
     }
 }

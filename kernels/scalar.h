@@ -3,7 +3,7 @@
 #ifndef LP_SCALAR_H
 #define LP_SCALAR_H
 
-#include <math.h>
+#include <float.h>
 #include <string.h>
 
 #include "lowprec.h"
@@ -60,6 +60,15 @@ LP_INLINE uint32_t lp_word32(const uint64_t block[8], int k) { return (uint32_t)
 
 #define LP_MAGIC 6755399441055744.0 /* 1.5 * 2^52: adding it rounds |t| < 2^51 half to even, into the low bits */
 
+/* The entry of a table, of 2^shift bytes an entry, at a rounded number: magic = LP_MAGIC + k, whose bits are those of LP_MAGIC plus
+ * k. The constant part of the address folds into the base, so that only a shift stands between rounding and loading. */
+LP_INLINE const void *lp_entry(const void *origin, double magic, int shift)
+{
+    uint64_t bits;
+    memcpy(&bits, &magic, 8);
+    return (const void *)(uintptr_t)((uint64_t)(uintptr_t)origin - (0x4338000000000000u << shift) + (bits << shift));
+}
+
 LP_INLINE int lp_max_code(int bits) { return (1 << (bits - 1)) - 1; }
 
 /* m -> (mu, e): see "Step of an axpy" in docs/architecture.md. The argument is t = 2^16 m: the training loop has it at hand, and
@@ -67,7 +76,8 @@ LP_INLINE int lp_max_code(int bits) { return (1 << (bits - 1)) - 1; }
 LP_INLINE void lp_make_step16(lp_step *s, double t, int D, int M, int stochastic, uint64_t draw)
 {
     if (D == 32 || M == 32) {
-        s->m = (float)(t * 0x1p-16);
+        const double m = t * 0x1p-16; /* kept finite: infinity times a zero x would be a NaN */
+        s->m = m > FLT_MAX ? FLT_MAX : m < -FLT_MAX ? -FLT_MAX : (float)m;
         s->mu = 0;
         s->e = 0;
         return;
@@ -114,9 +124,7 @@ LP_INLINE double lp_logistic(double t16)
     t16 = t16 < limit ? t16 : limit;
     t16 = t16 > -limit ? t16 : -limit;
     double node = t16 + LP_MAGIC;
-    uint64_t bits;
-    memcpy(&bits, &node, 8);
-    const double *c = lp_logistic_table[(int32_t)(uint32_t)bits + 16 * LP_LOGISTIC_RANGE];
+    const double *c = (const double *)lp_entry(lp_logistic_table[16 * LP_LOGISTIC_RANGE], node, 5);
     double u = t16 - (node - LP_MAGIC);
     return (c[0] + c[1] * u) + (u * u) * (c[2] + c[3] * u);
 }

@@ -28,6 +28,12 @@ DTYPES = {"4": np.uint8, "8": np.int8, "16": np.int16, "32f": np.float32}
 MASK64 = 2**64 - 1
 
 
+def float32_step(m):
+    """float32(m), clipped to the finite numbers."""
+    top = float(np.finfo(np.float32).max)
+    return np.float32(min(max(float(m), -top), top))
+
+
 def max_code(token):
     """The largest model code of a format."""
     return 2 ** (BITS[token] - 1) - 1
@@ -237,7 +243,7 @@ def axpy_from_float(m, x, w, M, words):
     out = []
     with np.errstate(all="ignore"):
         for j in range(len(w)):
-            t = np.float32(m) * np.float32(x[j])
+            t = float32_step(m) * np.float32(x[j])
             t = hi if t > hi else t
             t = t if t > -hi else -hi  # a NaN ends here
             f = np.floor(t)
@@ -250,7 +256,7 @@ def axpy_from_float(m, x, w, M, words):
 def axpy_into_float(m, x, w):
     """Any data, 32f model: multiply, round, add, round."""
     with np.errstate(all="ignore"):
-        return [np.float32(w[j]) + np.float32(m) * np.float32(x[j]) for j in range(len(w))]
+        return [np.float32(w[j]) + float32_step(m) * np.float32(x[j]) for j in range(len(w))]
 
 
 def dot_integer(x, w):
@@ -488,10 +494,10 @@ def sweep_axpy(D, M, x, w, *, m=None, mu_e=None, words=None):
     """The axpy of arrays; mu_e for integer data and a fixed-point model, otherwise m."""
     with np.errstate(all="ignore"):
         if M == "32f":
-            return w + np.float32(m) * x.astype(np.float32)
+            return w + float32_step(m) * x.astype(np.float32)
         if D == "32f":
             hi = np.float32(2 * max_code(M))
-            t = np.float32(m) * x
+            t = float32_step(m) * x
             t = np.where(t > hi, hi, t)
             t = np.where(t > -hi, t, -hi)
             f = np.floor(t)
