@@ -26,7 +26,7 @@ cdef extern from "quantize_body.h" nogil:
     int LP_QUANTIZE_GROUP
     const lp_quantize_table *lp_quantize_choose(const char *)
     void lp_quantize_start(lp_quantize_state *, uint64_t, uint64_t)
-    int64_t lp_quantize_rows(lp_quantize_fn, lp_quantize_state *, int, int, const char *, int64_t, int64_t, int64_t,
+    int64_t lp_quantize_rows(lp_quantize_fn, lp_quantize_state *, int, int, int, const char *, int64_t, int64_t, int64_t,
                              const void *, uint8_t *, int64_t, int64_t *, int)
     int lp_pack4(const int8_t *, int64_t, uint8_t *)
     void lp_unpack4(const uint8_t *, int64_t, int8_t *)
@@ -175,11 +175,13 @@ cdef class Quantizer:
             inv32 = inv_scale
             inv = &inv32
         cdef lp_quantize_fn fn = self.table.quantize[is64][_bits_index(self.bits)][per_column][self.stochastic]
+        cdef bint gapless = (not per_column and n % 16 == 0 and stride == n * cnp.PyArray_ITEMSIZE(a)
+                             and 8 * row_stride == n * self.bits)
         cdef const char *data = <const char *>cnp.PyArray_DATA(a)
         cdef uint8_t *out = <uint8_t *>cnp.PyArray_DATA(codes)
         with nogil:
-            bad = lp_quantize_rows(fn, &self.state, self.stochastic, continues, data, stride, n_rows, n, inv, out, row_stride,
-                                   &self.clipped, self.past_cache)
+            bad = lp_quantize_rows(fn, &self.state, self.stochastic, continues, gapless, data, stride, n_rows, n, inv,
+                                   out, row_stride, &self.clipped, self.past_cache)
         return bad
 
 

@@ -33,21 +33,32 @@ void lp_quantize_start(lp_quantize_state *state, uint64_t seed, uint64_t stream0
     state->stream0 = stream0;
 }
 
-int64_t lp_quantize_rows(lp_quantize_fn fn, lp_quantize_state *state, int stochastic, int continues, const char *a,
+int64_t lp_quantize_rows(lp_quantize_fn fn, lp_quantize_state *state, int stochastic, int continues, int gapless, const char *a,
                          int64_t a_stride, int64_t n_rows, int64_t n, const void *inv, uint8_t *codes, int64_t row_stride,
                          int64_t *clipped, int past_cache)
 {
     int64_t bad_row = -1;
-    for (int64_t i = 0; i < n_rows; i++) {
+    for (int64_t i = 0; i < n_rows && bad_row < 0;) {
         if (i > 0 || !continues) {
             if (stochastic && state->row % LP_QUANTIZE_GROUP == 0)
                 lp_rng_seed(&state->rng, state->seed, state->stream0 + (uint64_t)(state->row / LP_QUANTIZE_GROUP));
             state->row++;
         }
-        if (fn(a + i * a_stride, n, inv, codes + i * row_stride, state->rng.lane, clipped, past_cache)) {
-            bad_row = i;
-            break;
+        int64_t rows = 1;
+        if (gapless) { /* up to the next group of rows; nothing is drawn between two rows */
+            rows = LP_QUANTIZE_GROUP - (state->row - 1) % LP_QUANTIZE_GROUP;
+            rows = rows < n_rows - i ? rows : n_rows - i;
+            state->row += rows - 1;
         }
+        const char *from = a + i * a_stride;
+        uint8_t *to = codes + i * row_stride;
+        if (fn(from, rows * n, inv, to, state->rng.lane, clipped, past_cache)) {
+            int64_t ignored = 0;
+            bad_row = i;
+            while (bad_row < i + rows - 1 && !fn(a + bad_row * a_stride, n, inv, to, state->rng.lane, &ignored, 0))
+                bad_row++;
+        }
+        i += rows;
     }
     if (past_cache) /* stores past the cache are not ordered with others until here */
         __atomic_thread_fence(__ATOMIC_SEQ_CST);

@@ -70,9 +70,10 @@ const lp_quantize_table *lp_quantize_choose(const char *wanted);
 void lp_quantize_start(lp_quantize_state *state, uint64_t seed, uint64_t stream0);
 
 /* Quantize n_rows rows of n numbers; strides in bytes, that of a may have any sign. continues: the first row is not a new one
- * but goes on where the last call stopped, at a multiple of 16 elements. Returns the index of the first row with a NaN or an
- * infinity, where it stops, or -1. */
-int64_t lp_quantize_rows(lp_quantize_fn fn, lp_quantize_state *state, int stochastic, int continues, const char *a,
+ * but goes on where the last call stopped, at a multiple of 16 elements. gapless: numbers and codes lie without gaps, there is
+ * one scale, and n is a multiple of 16: many rows are then the same as one long row. Returns the index of the first row with a
+ * NaN or an infinity, where it stops, or -1. */
+int64_t lp_quantize_rows(lp_quantize_fn fn, lp_quantize_state *state, int stochastic, int continues, int gapless, const char *a,
                          int64_t a_stride, int64_t n_rows, int64_t n, const void *inv, uint8_t *codes, int64_t row_stride,
                          int64_t *clipped, int past_cache);
 
@@ -213,8 +214,8 @@ LP_INLINE void lp_dequantize_portable(const uint8_t *codes, int64_t n, const dou
 }
 
 /* ---------------------------------------------------------------- stamping one table
- * An ISA file defines LP_QUANTIZE_ISA (its name as a token) and LP_QUANTIZE_ROW, LP_DEQUANTIZE_ROW (always-inline functions
- * with the signatures of the portable ones), then says LP_QUANTIZE_STAMP. */
+ * An ISA file defines LP_QUANTIZE_ROW and LP_DEQUANTIZE_ROW (always-inline functions with the signatures of the portable
+ * ones), then says LP_QUANTIZE_STAMP(its name). */
 #define LP_Q_FN(T64, BITS, COLUMN, STOCHASTIC) \
     static int q_##T64##_##BITS##_##COLUMN##_##STOCHASTIC(const void *a, int64_t n, const void *inv, uint8_t *codes, \
                                                           uint64_t *lane, int64_t *clipped, int past_cache) \
@@ -234,14 +235,17 @@ LP_INLINE void lp_dequantize_portable(const uint8_t *codes, int64_t n, const dou
         {q_##T64##_##BITS##_0_0, q_##T64##_##BITS##_0_1}, { q_##T64##_##BITS##_1_0, q_##T64##_##BITS##_1_1 } \
     }
 #define LP_D_ROW(T64, BITS) {d_##T64##_##BITS##_0, d_##T64##_##BITS##_1}
-#define LP_QUANTIZE_STAMP_(ISA) \
+#define LP_QUANTIZE_STAMP(ISA) \
     LP_Q_BITS(0, 4) \
-    LP_Q_BITS(0, 8) LP_Q_BITS(0, 16) LP_Q_BITS(1, 4) LP_Q_BITS(1, 8) LP_Q_BITS(1, 16) \
-        const lp_quantize_table lp_quantize_##ISA = { \
-            #ISA, \
-            {{LP_Q_ROW(0, 4), LP_Q_ROW(0, 8), LP_Q_ROW(0, 16)}, {LP_Q_ROW(1, 4), LP_Q_ROW(1, 8), LP_Q_ROW(1, 16)}}, \
-            {{LP_D_ROW(0, 4), LP_D_ROW(0, 8), LP_D_ROW(0, 16)}, {LP_D_ROW(1, 4), LP_D_ROW(1, 8), LP_D_ROW(1, 16)}}, \
+    LP_Q_BITS(0, 8) \
+    LP_Q_BITS(0, 16) \
+    LP_Q_BITS(1, 4) \
+    LP_Q_BITS(1, 8) \
+    LP_Q_BITS(1, 16) \
+    const lp_quantize_table lp_quantize_##ISA = { \
+        #ISA, \
+        {{LP_Q_ROW(0, 4), LP_Q_ROW(0, 8), LP_Q_ROW(0, 16)}, {LP_Q_ROW(1, 4), LP_Q_ROW(1, 8), LP_Q_ROW(1, 16)}}, \
+        {{LP_D_ROW(0, 4), LP_D_ROW(0, 8), LP_D_ROW(0, 16)}, {LP_D_ROW(1, 4), LP_D_ROW(1, 8), LP_D_ROW(1, 16)}}, \
     };
-#define LP_QUANTIZE_STAMP(ISA) LP_QUANTIZE_STAMP_(ISA)
 
 #endif

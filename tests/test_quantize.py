@@ -217,6 +217,29 @@ def test_groups_of_rows_have_their_own_streams(isa, rng):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("n", [16, 48])
+def test_rows_without_gaps(isa, rng, bits, rounding, n):
+    """They are taken as one long row, up to the next group: the codes, and the bad row, must be what they are with gaps."""
+    a = awkward(rng, (2100, n), bits, np.float32)
+    apart = misaligned(a, 3, 5)
+    stride = n * bits // 8
+    stochastic = rounding == "stochastic"
+    wanted = run_isa(isa, apart, 1.0, bits, stochastic, 6, stride=stride + 1)
+    assert run_isa(isa, a, 1.0, bits, stochastic, 6, stride=stride) == wanted
+    codes = np.zeros(2100 * stride, np.uint8)
+    quantizer = _quantize.Quantizer(bits, stochastic, 6, 0, isa)
+    for first, last in [(0, 1), (1, 1000), (1000, 1030), (1030, 2100)]:
+        assert quantizer.rows(a[first:last], codes[first * stride :], stride, 1.0) == -1
+    assert [row.tobytes() for row in codes.reshape(2100, stride)] == wanted[0]
+    for bad in (0, 1, 1023, 1024, 1500, 2099):
+        b = a.copy()
+        b[bad, n - 1] = b[2099, 0] = np.nan
+        assert run_isa(isa, b, 1.0, bits, stochastic, 6, stride=stride)[2] == bad
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("bits", BITS)
 def test_an_array_may_come_in_pieces(isa, bits, rng):
     a = awkward(rng, (2, 1000), bits, np.float32)
