@@ -8,6 +8,7 @@
 #include "quantize_body.h"
 
 #define GROUP 32
+#define PREFETCH 2048 /* bytes */
 
 /* The state of the generator is the block itself: words 0-7 and 8-15. */
 typedef struct {
@@ -191,6 +192,12 @@ LP_INLINE int lp_quantize_row_avx2(const void *a, int64_t n, const void *inv, ui
     }
     for (; j <= n - GROUP; j += GROUP) {
         __m256i c[4];
+        /* Beside the scales, which take turns in the cache with them, the hardware fetches the numbers too late; alone it
+         * needs no help, and prefetching costs up to a tenth. */
+        if (per_column) {
+            for (int line = 0; line < GROUP * size; line += 64)
+                _mm_prefetch((const char *)a + j * size + PREFETCH + line, _MM_HINT_T0);
+        }
         /* The blocks of the next group are drawn here: the generator is one long chain of dependent operations, and does
          * not delay the conversion if that already has its words (measured: 12 % of the whole). */
         if (stochastic)
