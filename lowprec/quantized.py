@@ -132,7 +132,7 @@ class QuantizedArray:
     array([ 0, 16, 64], dtype=int8)
     """
 
-    __slots__ = ("buffer", "clipped", "format", "row_stride", "scale", "shape")
+    __slots__ = ("_zero_padded", "buffer", "clipped", "format", "row_stride", "scale", "shape")
 
     def __init__(
         self,
@@ -160,6 +160,19 @@ class QuantizedArray:
         self.buffer = buffer
         self.scale = checks.check_scale(scale, n)
         self.clipped = checks.check_int("clipped", clipped, minimum=0)
+        self._zero_padded = False
+
+    @property
+    def padded_width(self) -> int:
+        """Columns that may be read as codes: `shape`'s, and zeros after them up to a multiple of 64 if every row has room.
+
+        Kernels have no remainder to deal with then. Only memory that we allocated is known to be padded with zeros.
+        """
+        n_rows, n = _rows_and_columns(self.shape)
+        width = -(-n // 64) * 64
+        row_bytes = self.format.row_bytes(width)
+        room = row_bytes <= self.row_stride and (n_rows - 1) * self.row_stride + row_bytes <= self.buffer.size
+        return width if self._zero_padded and room else n
 
     @property
     def ndim(self) -> int:
@@ -232,8 +245,11 @@ class QuantizedArray:
             first %= n_rows
             count, shape = 1, (n,)
         start = first * self.row_stride
-        memory = self.buffer[start : start + (count - 1) * stride + row_bytes]
-        return QuantizedArray(memory, self.format, self.scale, shape, stride if count > 1 else row_bytes)
+        last = self.row_stride if self._zero_padded else row_bytes
+        memory = self.buffer[start : start + (count - 1) * stride + last]
+        result = QuantizedArray(memory, self.format, self.scale, shape, stride if count > 1 else last)
+        result._zero_padded = self._zero_padded
+        return result
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -279,7 +295,9 @@ def _empty(fmt: Format, scale: float | np.ndarray, shape: tuple[int, ...], clipp
     """An array of zero codes in memory of its own."""
     n_rows, n = _rows_and_columns(shape)
     row_stride = _padded(fmt.row_bytes(n))
-    return QuantizedArray(_allocate(n_rows * row_stride), fmt, scale, shape, row_stride, clipped)
+    result = QuantizedArray(_allocate(n_rows * row_stride), fmt, scale, shape, row_stride, clipped)
+    result._zero_padded = True
+    return result
 
 
 def _unpickle(codes: np.ndarray, token: str, scale: Any, shape: tuple[int, ...], clipped: int) -> QuantizedArray:
