@@ -1,10 +1,11 @@
 """How fast `lowprec.quantize` is beside a plain copy of the same array, and beside pi-quant.
 
-    python benchmarks/compare_quantize.py [--mib 256] [--turns 15]
+    python benchmarks/compare_quantize.py [--mib 256] [--turns 15] [--only float32]
 
-One thread, scale given, `out=` given. In each turn a case follows a copy of the same array into a touched buffer,
-and pi-quant follows where it has the same case; printed are the medians of the ratios within a turn, with
-quartiles: above 1 is faster than the copy, or than pi-quant. pi-quant is a peer, not a dependency; it installs without torch:
+One thread, scale given, `out=` given. A turn is a run of the case, a copy of the same array into a touched buffer,
+and pi-quant's run of the same case where it has it, in changing order; printed are the medians of the ratios
+within a turn, with quartiles: above 1 is faster than the copy, or than pi-quant.
+pi-quant is a peer, not a dependency; it installs without torch:
 
     pip install --no-deps pypiquant && pip install cffi
 """
@@ -56,6 +57,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mib", type=int, default=256, help="size of the float array")
     parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--only", default="", metavar="TEXT", help="only cases with this text in their name")
     options = parser.parse_args()
     try:
         import piquant
@@ -65,11 +67,14 @@ def main():
         piquant = None
         print("pi-quant: not installed, left out (see the top of this file)")
     print(f"{options.mib} MiB of numbers, {options.turns} turns, ISA {_quantize._active_isa()}, one thread\n")
-    print(f"{'case':34} {'G numbers/s':>12} {'x copy':>7} {'quartiles':>12} {'x pi-quant':>11} {'quartiles':>12}")
+    print(f"{'case':36} {'G numbers/s':>12} {'x copy':>7} {'quartiles':>12} {'x pi-quant':>11} {'quartiles':>12}")
 
     rng = np.random.default_rng(1)
     n_bytes = options.mib << 20
     for dtype, fmt, rounding, per_column in CASES:
+        name = f"{np.dtype(dtype).name} -> {fmt} {rounding}{', per column' if per_column else ''}"
+        if options.only not in name:
+            continue
         a = huge_buffer(n_bytes).view(dtype).reshape(-1, COLUMNS)
         a[...] = rng.standard_normal(a.shape, np.float32)
         copied = huge_buffer(n_bytes).view(dtype).reshape(a.shape)
@@ -89,21 +94,21 @@ def main():
             unsigned = huge_buffer(a.size)
             unsigned[...] = 0
             theirs = piquant_case(a, unsigned, fmt, rounding, scale)
-        times = {"copy": [], "ours": [], "theirs": []}
+        runs = {"copy": copy, "ours": ours} | ({"theirs": theirs} if theirs else {})
+        times = {who: [] for who in runs}
+        order = list(runs)
         for _ in range(options.turns):
-            times["copy"].append(seconds(copy))
-            times["ours"].append(seconds(ours))
-            if theirs:
-                times["theirs"].append(seconds(theirs))
+            for who in order:
+                times[who].append(seconds(runs[who]))
+            order.append(order.pop(0))  # what ran before matters by a few percent
         rate = spread([a.size / s / 1e9 for s in times["ours"]])
         over_copy = ratios(times["copy"], times["ours"])
-        name = f"{np.dtype(dtype).name} -> {fmt} {rounding}{', per column' if per_column else ''}"
-        line = f"{name:34} {rate.median:12.2f} {over_copy.median:7.2f} {over_copy.q1:6.2f}-{over_copy.q3:.2f}"
+        line = f"{name:36} {rate.median:12.2f} {over_copy.median:7.2f} {over_copy.q1:6.2f}-{over_copy.q3:.2f}"
         if theirs:
             over_theirs = ratios(times["theirs"], times["ours"])
             line += f" {over_theirs.median:11.2f} {over_theirs.q1:7.2f}-{over_theirs.q3:.2f}"
         print(line, flush=True)
-        del a, copied, out, unsigned, theirs, ours, copy
+        del a, copied, out, unsigned, theirs, ours, copy, runs
 
 
 if __name__ == "__main__":
