@@ -84,7 +84,7 @@ sdist-check: $(VENV)/installed-dev
 	$(PYTHON) -m venv "$$work/.venv"; \
 	cd "$$work"; \
 	.venv/bin/python -m pip --disable-pip-version-check install --quiet '.[test]'; \
-	mkdir elsewhere; mv tests pyproject.toml elsewhere; cd elsewhere; ../.venv/bin/python -m pytest -q
+	mkdir elsewhere; mv tests docs README.md pyproject.toml elsewhere; cd elsewhere; ../.venv/bin/python -m pytest -q
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis lowprec-results
