@@ -462,7 +462,7 @@ def generative(n: int, m: int, seed: int = 0, *, fmt: Format | str | int | None 
         block = rng.random((part.stop - i, n), np.float32)
         block *= 2.0
         block -= 1.0
-        p = np.concatenate([_products(block[j : j + 256], w) for j in range(0, len(block), 256)])
+        p = _products(block, w)
         y[part] = np.where(rng.random(len(block)) < 0.5 * (1.0 + np.tanh(0.5 * p)), 1, -1)
         if isinstance(X, QuantizedArray):
             quantize(block, X.format, scale=X.scale, rounding="nearest", out=X[part])
@@ -472,8 +472,13 @@ def generative(n: int, m: int, seed: int = 0, *, fmt: Format | str | int | None 
 
 
 def _products(block: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Row products in float64, without a float64 copy of more than a piece of a row."""
+    """Row products in float64, by pieces that stay in a cache."""
     p = np.zeros(len(block))
-    for j in range(0, block.shape[1], 1 << 16):
-        p += block[:, j : j + (1 << 16)].astype(np.float64) @ w[j : j + (1 << 16)]
+    columns = 1 << 14
+    rows = max(1, columns // block.shape[1])
+    for i in range(0, len(block), rows):
+        for j in range(0, block.shape[1], columns):
+            piece = block[i : i + rows, j : j + columns].astype(np.float64)
+            # not a BLAS: a seed should give the same labels whatever its number of threads
+            p[i : i + rows] += np.einsum("ij,j->i", piece, w[j : j + columns])
     return p

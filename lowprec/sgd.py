@@ -9,15 +9,17 @@ loss derivatives g and curvatures h:
 
 - Every unbiased rounding adds at most scale * |g x_j| * step_size to the variance of a weight, and the loss
   pulls it back at the rate 2 * step_size * H_j, H_j = E[h x_j**2]. In equilibrium the excess loss, the sum over
-  j of H_j/2 times the variance, is ``scale/4 * E[|g| ||x||_1]``. Neither the step size nor H is left in it.
-- A weight that wants to be a_j but ends at R costs about ``H_j/2 * (a_j - R)**2``.
+  j of H_j/2 times the variance, is ``scale/4 * E[|g| ||x||_1]``. Neither the step size nor H is left in it. A run
+  of T examples is too short for that by the factor x / (1 + x), x = 2 * step_size * T * mean(H).
+- A weight that wants to be a_j but ends at R costs about ``H_j/2 * (a_j - R)**2``; in a run so short that weights
+  are still on their way, 1 / (step_size * T) takes the place of H_j. The sum of the two serves for both.
 
 ``model_scale=None`` minimizes the sum of the two. The a_j come from a pilot: up to 8,192 examples, evenly spread
 over the data, trained on in float32 with a step that covers as much (step times examples) as the whole run if
 that is stable; the mean of the second half of its models, times a headroom, which is larger where range costs
-less. During training the scale is doubled wherever a sample of examples says that the weights at the edge of the
-range would gain more by moving out than the doubled quantum costs (`_Range.pays`). That is asked after 16, 32, 64,
-... examples, and again an eighth later where the scale was doubled: fixed points, so a run is reproducible.
+less. During training the scale is doubled where a sample of examples says that the clipped model would gain more by
+growing than the doubled quantum costs (`_Range.pays`). That is asked after 16, 32, 64, ... examples, and again an
+eighth later where the scale was doubled: fixed points, so a run is reproducible.
 """
 
 from __future__ import annotations
@@ -259,6 +261,13 @@ def _bit_reversed(count: int) -> np.ndarray:
     return keys[keys < count]
 
 
+def _sum(a: np.ndarray) -> float:
+    """The sum of a vector, always in the same order; `math.fsum` alone takes long for a million numbers."""
+    lanes = 1 << 10
+    whole = len(a) // lanes * lanes
+    return math.fsum([*a[:whole].reshape(-1, lanes).sum(axis=0), *a[whole:]])
+
+
 class _Range:
     """Estimates of what the model's quantum costs and what more range would gain, from a sample of examples.
 
@@ -275,7 +284,7 @@ class _Range:
         self.problem = problem
         m, n = problem.x.shape
         # A look reads at most so many numbers, and there are about as many looks as doublings of 16 examples.
-        budget = min(max(n_examples * n // 128, 1 << 13), 1 << 18)
+        budget = min(max(n_examples * n // 64, 1 << 13), 1 << 19)
         every, count = _spread(m, min(m, max(4 if n <= _BLOCK else 1, budget // n), self._MAX_ROWS))
         codes = _rows(problem.x, every, count, problem.scale).unpacked()
         self.scale = problem.scale
@@ -294,7 +303,9 @@ class _Range:
         rows = order * every
         self.y = problem.y[rows].tolist()
         self.weight = None if problem.weight is None else problem.weight[rows].astype(np.float64)
+        self.norms2 = sum(np.einsum("ij,ij->i", x, x) for _, x in self._pieces(count))
         self.n_examples = n_examples
+        self.reach = problem.step * n_examples
 
     def _pieces(self, count: int) -> Iterator[tuple[slice, np.ndarray]]:
         """The first rows of the sample as float64, some columns at a time."""
@@ -302,32 +313,24 @@ class _Range:
             columns = slice(j, j + self._COLUMNS)
             yield columns, self.codes[:count, columns].astype(np.float64)
 
-    def slopes(self, w: np.ndarray, unit: float, intercept: float | None, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """First and second derivative of the losses in the products x . w; the model is `w`, integers, times `unit`."""
-        sums = np.zeros(count)
-        for columns, x in self._pieces(count):
-            sums += np.einsum("ij,j->i", x, w[columns].astype(np.float64))
-        p = sums * (self.scale * unit) + (intercept or 0.0)
-        loss = self.problem.loss
+    def _products(self, w: np.ndarray, count: int) -> np.ndarray:
+        """Products of the first rows with a vector of integers, exact."""
+        return sum(np.einsum("ij,j->i", x, w[columns].astype(np.float64)) for columns, x in self._pieces(count))
+
+    def slopes(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First and second derivative of the first rows' losses in their products p."""
+        loss, count = self.problem.loss, len(p)
         g = np.array([_core._loss_derivative(loss, a, b) for a, b in zip(p.tolist(), self.y[:count], strict=True)])
         h = curvature(loss, g)
         return (g, h) if self.weight is None else (g * self.weight[:count], h * self.weight[:count])
 
-    def _means(self, weights: np.ndarray, power: int) -> np.ndarray:
-        """For each feature the mean over the rows of weight * x**power."""
-        count = len(weights)
-        unit = float(np.abs(weights).max()) / 2**self._WEIGHT_BITS
-        if unit == 0.0:
-            return np.zeros(self.codes.shape[1])
-        whole = np.rint(weights / unit)
-        factors = "i,ij->j" if power == 1 else "i,ij,ij->j"
-        sums = [np.einsum(factors, whole, *(x,) * power) for _, x in self._pieces(count)]
-        return np.concatenate(sums) * (unit * self.scale**power / count)
-
-    def noise(self, g: np.ndarray) -> float:
-        """Excess loss for each unit of the model's quantum."""
+    def noise(self, g: np.ndarray, h: np.ndarray) -> float:
+        """Excess loss for each unit of the model's quantum, at the end of the run."""
         count = len(g)
-        return 0.25 * math.fsum(np.abs(g) * self.norms1[:count]) * self.scale / count
+        settled = 0.25 * math.fsum(np.abs(g) * self.norms1[:count]) * self.scale / count
+        bend = math.fsum(h * self.norms2[:count]) * self.scale**2 / count / self.codes.shape[1]
+        x = 2.0 * self.reach * bend
+        return settled * (x / (1.0 + x))
 
     def pilot(self) -> tuple[np.ndarray, float | None]:
         """The float32 model that a short run over a part of the data leads to, and its intercept."""
@@ -335,7 +338,7 @@ class _Range:
         m, n = p.x.shape
         every, count = _spread(m, min(m, _PILOT_ROWS, max(8, _BLOCK // n)))
         rows = len(self.codes)
-        squares = sum(np.einsum("ij,ij->i", x, x) for _, x in self._pieces(rows)) * self.scale**2
+        squares = self.norms2 * self.scale**2
         if self.weight is not None:
             squares *= self.weight
         stable = 0.5 / max(MAX_CURVATURE[p.loss] * math.fsum(squares) / rows, 1e-300)
@@ -367,14 +370,20 @@ class _Range:
         if largest == 0.0:
             return 1.0 / fmt.max_code
         unit = largest / (2**self._MODEL_BITS - 1)
-        g, h = self.slopes(np.rint(w / unit), unit, intercept, len(self.codes))
-        a, H = np.abs(w) * _HEADROOM[fmt.bits], self._means(h, 2)
+        count = len(self.codes)
+        g, h = self.slopes(self._products(np.rint(w / unit), count) * (self.scale * unit) + (intercept or 0.0))
+        # H_j, with whole weights, so that these sums are exact too
+        top = float(h.max()) / 2**self._WEIGHT_BITS or 1.0
+        whole_h, h = h, np.rint(h / top)
+        H = np.concatenate([np.einsum("i,ij,ij->j", h, x, x) for _, x in self._pieces(count)])
+        H = H * (top * self.scale**2 / count) + 1.0 / self.reach
+        a = np.abs(w) * _HEADROOM[fmt.bits]
         # d cost / d R = noise / max_code - sum of H (a - R) over a > R, rising in R: bisect, on what still counts
-        slope, low, high = self.noise(g) / fmt.max_code, 0.0, largest * _HEADROOM[fmt.bits]
+        slope, low, high = self.noise(g, whole_h) / fmt.max_code, 0.0, largest * _HEADROOM[fmt.bits]
         for _ in range(12):
             middle = 0.5 * (low + high)
             over = a > middle
-            if math.fsum(H[over] * (a[over] - middle)) > slope:
+            if _sum(H[over] * (a[over] - middle)) > slope:
                 low = middle
                 a, H = a[over], H[over]
             else:
@@ -385,46 +394,43 @@ class _Range:
     def pays(self, model: QuantizedArray, intercept: float | None, examples: int) -> bool:
         """Whether to double the range, after so many examples.
 
-        Each weight that the sample's mean gradient pushes outwards, by two standard errors, would move by force over
-        curvature: some of it within the range, some of it beyond. The second-order estimate of what the latter
-        gains, up to the doubled range, is compared with the noise of the doubled quantum.
+        Two ways out are tried: all weights grow in proportion, or those in the outermost sixteenth of the range alone,
+        each at most to twice the range. The second-order estimate of what the better one gains, if the sample is sure
+        of its sign by two standard errors, is compared with half the noise of the doubled quantum: half, because the
+        estimate is of one direction only and comes out low.
+
+        A weight by weight estimate would see more, and does not work: the forces on single weights are far smaller
+        than their sampling error long after the model as a whole is clearly clipped.
         """
         w = model.unpacked()
         limit, unit = model.format.max_code, float(model.scale)
-        if not int(np.abs(w, dtype=np.int32).max()) >= limit - limit // 16:
-            return False  # nothing is near the edge
+        edge = limit - limit // 16
+        at_edge = np.abs(w, dtype=np.int32) >= edge
+        if not at_edge.any():
+            return False
+        if 2 * int(np.count_nonzero(at_edge)) > len(w):
+            return True  # so far gone that the weights say nothing but signs
         count = min(len(self.codes), max(64, examples // 8))
-        g, h = self.slopes(w, unit, intercept, count)
+        along = self._products(w, count) * (self.scale * unit)
+        g, h = self.slopes(along + (intercept or 0.0))
         if not np.isfinite(g).all():
-            return False
-        force = -self._means(g, 1)
-        variance = (self._means(g * g, 2) - force**2) / max(count - 1, 1)
-        size = np.abs(w) * unit
-        out = (force * np.sign(w) > 0) & (np.square(force) > 4.0 * variance)
-        if not out.any():
-            return False
-        H = self._means(h, 2)[out]
-        size, force, w = size[out], np.abs(force[out]), w[out]
-        room = np.maximum(limit * unit - size, 0.0)
-        span = room + limit * unit
-        with np.errstate(divide="ignore"):
-            move = np.minimum(force / H, span)
-        # Features that go together must share the way: the curvature along the joint move, against the one by one.
-        step = np.zeros(len(out))
-        step[out] = move * np.sign(w)
-        grain = float(move.max()) / (2**self._MODEL_BITS - 1)
-        whole, along = np.rint(step / grain), np.zeros(count)
-        for columns, x in self._pieces(count):
-            along += np.einsum("ij,j->i", x, whole[columns])
-        bend = math.fsum(h * np.square(along)) * (self.scale * grain) ** 2 / count
-        pull = math.fsum(force * move)
-        if bend > pull:
-            H = H * (bend / pull)
-            with np.errstate(divide="ignore"):
-                move = np.minimum(force / H, span)
-        inside = np.minimum(move, room)
-        gain = math.fsum(force * (move - inside) - 0.5 * H * (move**2 - inside**2))
-        return gain > self.noise(g) * unit
+            return False  # a row with a NaN: training will find it, and name it
+        outer = self._products(np.where(at_edge, np.sign(w) * limit, 0), count) * (self.scale * unit)
+        gain = max(self._gain(g, h, along), self._gain(g, h, outer))
+        return gain > 0.5 * self.noise(g, h) * unit
+
+    @staticmethod
+    def _gain(g: np.ndarray, h: np.ndarray, along: np.ndarray) -> float:
+        """The second-order gain of the best part of a move that changes the products by `along`."""
+        count = len(g)
+        terms = g * along
+        pull = -math.fsum(terms) / count
+        error = math.fsum(np.square(terms + pull)) / max(count - 1, 1) / count
+        if pull <= 0.0 or pull * pull <= 4.0 * error:
+            return 0.0
+        bend = math.fsum(h * np.square(along)) / count
+        part = 1.0 if bend <= pull else pull / bend
+        return part * pull - 0.5 * part * part * bend
 
 
 def _check_row(q: QuantizedArray, row: int) -> None:

@@ -122,7 +122,7 @@ def test_quantized_arrays_in_and_out(binary):
 def test_partial_fit_goes_on(signature, rounding, data_scale, digits):
     """Two calls are two epochs, to the bit, where nothing is drawn at random."""
     X, y = digits
-    scale = None if signature.endswith("32f") else 1e-3
+    scale = {"D32fM32f": None, "D8M16": 1e-3, "D8M8": 4e-3}[signature]  # wide enough: where it is widened depends on the calls
     options = {"step_size": 2.0**-12, "shuffle": False, "rounding": rounding, "data_scale": data_scale, "model_scale": scale}
     once = classifier(signature, epochs=2, **options).fit(X, y)
     twice = classifier(signature, **options).partial_fit(X, y, classes=range(10)).partial_fit(X, y)
