@@ -164,12 +164,13 @@ class QuantizedArray:
 
     @property
     def padded_width(self) -> int:
-        """Columns that may be read as codes: `shape`'s, and zeros after them up to a multiple of 64 if every row has room.
+        """Columns that may be read as codes: `shape`'s, and zeros up to a multiple of 32 (4 bits: 64) if every row has room.
 
         Kernels have no remainder to deal with then. Only memory that we allocated is known to be padded with zeros.
         """
         n_rows, n = _rows_and_columns(self.shape)
-        width = -(-n // 64) * 64
+        group = 64 if self.format.bits == 4 else 32
+        width = -(-n // group) * group
         row_bytes = self.format.row_bytes(width)
         room = row_bytes <= self.row_stride and (n_rows - 1) * self.row_stride + row_bytes <= self.buffer.size
         return width if self._zero_padded and room else n

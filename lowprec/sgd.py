@@ -34,9 +34,9 @@ import numpy as np
 
 from . import checks
 from . import kernels as _core
-from .formats import RANDOM_SOURCES, ROUNDINGS, Format, Rounding
+from .formats import FORMATS, RANDOM_SOURCES, ROUNDINGS, Format, Rounding
 from .losses import MAX_CURVATURE, curvature, mean_loss
-from .quantized import QuantizedArray, dequantize, from_codes, quantize
+from .quantized import QuantizedArray, _allocate, dequantize, from_codes, quantize
 from .runtime import effective_n_threads
 from .signature import Signature
 
@@ -200,6 +200,12 @@ def _rows(q: QuantizedArray, step: int, count: int, scale: float) -> QuantizedAr
     return QuantizedArray(q.buffer[:n_bytes], q.format, scale, (count, q.shape[1]), stride)
 
 
+def _model(values: np.ndarray, fmt: Format, scale: float, width: int) -> QuantizedArray:
+    """A model with room for as many columns as the data's padded rows have."""
+    model = QuantizedArray(_allocate(fmt.row_bytes(width)), fmt, scale, values.shape)
+    return quantize(values, fmt, scale=scale, rounding="nearest", out=model)
+
+
 def _spread(m: int, count: int) -> tuple[int, int]:
     """(step, count) of about `count` rows spread over m.
 
@@ -232,11 +238,14 @@ class _Problem:
         step = self.step if step is None else step
         rows = self.x.shape[0] if rows is None else rows
         part = slice(0, (rows - 1) * every + 1, every)
+        # Zero pads change no bit of what is learned, and leave the kernels no remainder; but a generator that draws for
+        # every number would draw for them too.
+        width = self.x.padded_width if random in ("nearest", "shared") else self.x.shape[1]
         return _sgd.Sgd(
-            _rows(self.x, every, rows, self.scale).buffer,
+            self.x.buffer,
             self.x.row_stride * every,
             rows,
-            self.x.shape[1],
+            width,
             str(self.x.format),
             str(model.format),
             random,
@@ -346,7 +355,7 @@ class _Range:
         pieces = min(32, count)
         half = pieces // 2
         for _ in range(8):
-            model = quantize(np.zeros(n, np.float32), "32f", scale=1.0)
+            model = _model(np.zeros(n, np.float32), FORMATS["32f"], 1.0, p.x.padded_width)
             run = p.driver(model, random="nearest", every=every, rows=count, step=step)
             total, intercept = np.zeros(n), 0.0
             for k in range(pieces):
@@ -600,7 +609,7 @@ def train(
             model_scale *= 2.0
             widened += 1
     # The loop has a model of its own from here on: an exception leaves nothing half done behind.
-    model = quantize(np.zeros(n, np.float32) if start is None else start, M, scale=model_scale, rounding="nearest")
+    model = _model(np.zeros(n, np.float32) if start is None else start, M, model_scale, x.padded_width)
     run = problem.driver(model, random=source, seed=seed, refresh=refresh, n_threads=n_threads)
     loop = _Loop(run, x, model, stretch, range_, n_threads)
     order = np.random.default_rng(seed) if shuffle else None

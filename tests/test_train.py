@@ -525,3 +525,19 @@ def test_losses_match_their_derivatives(name):
 def test_losses_do_not_overflow():
     assert losses.mean_loss("logistic", [1e300, -1e300], [1, 1]) == 5e299
     assert losses.mean_loss("hinge", [0.0, 2.0, -1.0], [1, 1, 1], weight=[1, 5, 2]) == pytest.approx(5 / 8)
+
+
+@pytest.mark.parametrize("signature", ["D8M8", "D16M16", "D8M4", "D16M32f"])
+@pytest.mark.parametrize("random", ["shared", "xorshift", "mt19937"])
+def test_zero_pads_change_no_bit(signature, random):
+    # 784 columns: our own rows have zeros up to a multiple of 32, borrowed ones end where they end.
+    rng = np.random.default_rng(5)
+    X = rng.uniform(-1, 1, (200, 784))
+    y = np.where(X @ rng.uniform(-1, 1, 784) > 0, 1, -1)
+    padded = lp.quantize(X, lp.Signature(signature).dataset, rounding="nearest")
+    bare = lp.from_codes(np.array(padded.codes), padded.format, padded.scale)
+    assert padded.padded_width == 800
+    assert bare.padded_width == 784
+    a, b = (lp.train(q, y, signature=signature, step_size=1e-3, epochs=2, random=random, n_threads=1) for q in (padded, bare))
+    assert (a.coef == b.coef).all()
+    assert a.coef.any()
