@@ -495,11 +495,17 @@ def test_ctrl_c_comes_through_and_nothing_of_the_callers_is_touched():
     def callback(info):
         started.set()
         blocks.append(info.examples)
+        return len(blocks) >= 5000  # so that a lost interrupt fails, instead of hanging
 
+    # A process started in the background may ignore SIGINT: this one must not.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     # Hours of work, if it were not for the interrupt; and it must not take more than some blocks to be seen.
-    with pytest.raises(KeyboardInterrupt):
-        train(X, y, init=start, epochs=10**6, model_scale=0.01, callback=callback)
-    thread.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(X, y, init=start, epochs=10**6, model_scale=0.01, callback=callback)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, handler)
     assert len(blocks) < 5000
     assert [hashlib.sha256(a.tobytes()).digest() for a in (X.buffer, y, start)] == before
 
