@@ -42,13 +42,13 @@ from .signature import Signature
 
 __all__ = ["TrainInfo", "TrainResult", "prepare_data", "train"]
 
-# Numbers to a block: well under a millisecond for the fast kernels, and long enough to hide Python.
-_BLOCK = 1 << 22
+# Numbers to a block: some milliseconds for the fast kernels, which hides Python, and the wait of several workers for each other.
+_BLOCK = 1 << 26
 # Seconds that a call of the compiled loop may take: half of what Ctrl-C is promised, since rates vary.
 _CALL_SECONDS = 0.05
 # Where the model's range is looked at first: after so many examples, then after twice as many, and so on.
 _FIRST_LOOK = 16
-_PILOT_ROWS = 8192
+_PILOT_ROWS, _PILOT_NUMBERS = 8192, 1 << 22
 # By how much a weight may outgrow what the pilot saw, by the model's bits. The pilot is short and sees a part of
 # the way; the quantum of 16 bits is so fine that range is free, that of 4 bits so coarse that none is to spare.
 _HEADROOM = {4: 1.0, 8: 1.4, 16: 2.8}
@@ -293,8 +293,8 @@ class _Range:
         self.problem = problem
         m, n = problem.x.shape
         # A look reads at most so many numbers, and there are about as many looks as doublings of 16 examples.
-        budget = min(max(n_examples * n // 64, 1 << 13), 1 << 19)
-        every, count = _spread(m, min(m, max(4 if n <= _BLOCK else 1, budget // n), self._MAX_ROWS))
+        budget = min(max(n_examples * n // 64, 1 << 13), 1 << 17)
+        every, count = _spread(m, min(m, max(4 if n <= _PILOT_NUMBERS else 1, budget // n), self._MAX_ROWS))
         codes = _rows(problem.x, every, count, problem.scale).unpacked()
         self.scale = problem.scale
         if codes.dtype != np.int8:
@@ -345,7 +345,7 @@ class _Range:
         """The float32 model that a short run over a part of the data leads to, and its intercept."""
         p = self.problem
         m, n = p.x.shape
-        every, count = _spread(m, min(m, _PILOT_ROWS, max(8, _BLOCK // n)))
+        every, count = _spread(m, min(m, _PILOT_ROWS, max(8, _PILOT_NUMBERS // n)))
         rows = len(self.codes)
         squares = self.norms2 * self.scale**2
         if self.weight is not None:
