@@ -303,33 +303,39 @@ LP_INLINE lp_i16x32 lp_unpacked_order(lp_i16x32 r)
 
 /* |mu| <= 512: q = floor((mu x + r) / 2^16) is -1, 0 or 1, and for mu > 0 it is
  *     1 exactly where x > A, A = floor((65535 - r) / mu),     -1 exactly where x < -B, B = floor(r / mu).
- * For mu < 0, q(mu, r, x) = q(-mu, r, -x), and -x = ~x + 1: compare y = ~x with both thresholds moved by one.
- * So an element costs two compares instead of two multiplications. The quotients: (k + 1/2) / |mu| is at least 2^-10 from
+ * |mu| <= 1024: q is up to 2 in size, and 65536 on both numerators gives the thresholds of the second step.
+ * For mu < 0, q(mu, r, x) = q(-mu, r, -x), and -x = ~x + 1: compare y = ~x with all thresholds moved by one.
+ * So an element costs two or four compares instead of four multiplications. The quotients: (k + 1/2) / |mu| is at least 2^-11 from
  * every integer and its float32 error is below 2^-15 where the quotient is below 256; larger ones saturate: never reached. */
 typedef struct lp_thresholds {
-    __m256i flip, above, below; /* y = x ^ flip; +1 where y > above; -1 where y < below */
+    __m256i flip;               /* y = x ^ flip */
+    __m256i above[2], below[2]; /* q is at least 1, 2 where y > above; at most -1, -2 where y < below */
 } lp_thresholds;
 
-LP_INLINE lp_thresholds lp_thresholds8(double magic, lp_i16x32 r)
+/* steps: 1 for |mu| <= 512, 2 for |mu| <= 1024. */
+LP_INLINE lp_thresholds lp_thresholds8(int steps, double magic, lp_i16x32 r)
 {
-    const __m256 inverse = _mm256_broadcast_ss((const float *)lp_entry(&lp_reciprocal[512], magic, 2));
+    const __m256 inverse = _mm256_broadcast_ss((const float *)lp_entry(&lp_reciprocal[1024], magic, 2));
     const __m256i mu16 = _mm256_broadcastw_epi16(_mm_castpd_si128(_mm_set_sd(magic)));
     const __m256i zero = _mm256_setzero_si256();
     const lp_i16x32 t = lp_unpacked_order(r);
     __m256i quarter[4] = {_mm256_unpacklo_epi16(t.lo, zero), _mm256_unpackhi_epi16(t.lo, zero), _mm256_unpacklo_epi16(t.hi, zero),
                           _mm256_unpackhi_epi16(t.hi, zero)};
-    __m256i a[4], b[4];
-    for (int k = 0; k < 4; k++) {
-        __m256 half = _mm256_add_ps(_mm256_cvtepi32_ps(quarter[k]), _mm256_set1_ps(0.5f)); /* r + 1/2 */
-        b[k] = _mm256_cvttps_epi32(_mm256_mul_ps(half, inverse));
-        a[k] = _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_sub_ps(_mm256_set1_ps(65536.0f), half), inverse));
-    }
     lp_thresholds h;
     h.flip = _mm256_srai_epi16(mu16, 15);
-    __m256i a0 = _mm256_add_epi16(_mm256_packs_epi32(a[0], a[1]), h.flip), a1 = _mm256_add_epi16(_mm256_packs_epi32(a[2], a[3]), h.flip);
-    __m256i b0 = _mm256_sub_epi16(h.flip, _mm256_packs_epi32(b[0], b[1])), b1 = _mm256_sub_epi16(h.flip, _mm256_packs_epi32(b[2], b[3]));
-    h.above = _mm256_packs_epi16(a0, a1);
-    h.below = _mm256_packs_epi16(b0, b1);
+    for (int step = 0; step < steps; step++) {
+        const __m256 shift = _mm256_set1_ps(0.5f + 65536.0f * (float)step), total = _mm256_set1_ps(65536.0f * (float)(2 * step + 1));
+        __m256i a[4], b[4];
+        for (int k = 0; k < 4; k++) {
+            __m256 half = _mm256_add_ps(_mm256_cvtepi32_ps(quarter[k]), shift); /* r + 1/2, + 65536 for the second step */
+            b[k] = _mm256_cvttps_epi32(_mm256_mul_ps(half, inverse));
+            a[k] = _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_sub_ps(total, half), inverse));
+        }
+        __m256i a0 = _mm256_add_epi16(_mm256_packs_epi32(a[0], a[1]), h.flip), a1 = _mm256_add_epi16(_mm256_packs_epi32(a[2], a[3]), h.flip);
+        __m256i b0 = _mm256_sub_epi16(h.flip, _mm256_packs_epi32(b[0], b[1])), b1 = _mm256_sub_epi16(h.flip, _mm256_packs_epi32(b[2], b[3]));
+        h.above[step] = _mm256_packs_epi16(a0, a1);
+        h.below[step] = _mm256_packs_epi16(b0, b1);
+    }
     return h;
 }
 
@@ -341,7 +347,8 @@ LP_INLINE __m256i lp_products8(__m256i x, __m256i w)
     return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 
-enum { LP_WAY_NONE, LP_WAY_THRESHOLD, LP_WAY_MULTIPLY };
+/* The thresholds' steps are the numbers of their ways. */
+enum { LP_WAY_NONE, LP_WAY_ONE_STEP, LP_WAY_TWO_STEPS, LP_WAY_MULTIPLY };
 
 typedef struct lp_8_8_state {
     lp_thresholds h;
@@ -367,10 +374,12 @@ LP_INLINE void lp_8_8_group(int way, int dot, int R, lp_8_8_state *t, const int8
 {
     const __m256i bottom = _mm256_set1_epi8(-127), one = _mm256_set1_epi8(1);
     __m256i v = LP_LOAD(w + j);
-    if (way == LP_WAY_THRESHOLD) {
+    if (way == LP_WAY_ONE_STEP || way == LP_WAY_TWO_STEPS) {
         __m256i y = _mm256_xor_si256(LP_LOAD(x + j), t->h.flip);
-        v = _mm256_subs_epi8(v, _mm256_cmpgt_epi8(y, t->h.above));
-        v = _mm256_adds_epi8(v, _mm256_cmpgt_epi8(t->h.below, y));
+        for (int step = 0; step < way; step++) { /* only one of the two directions acts on an element: saturating twice is once */
+            v = _mm256_subs_epi8(v, _mm256_cmpgt_epi8(y, t->h.above[step]));
+            v = _mm256_adds_epi8(v, _mm256_cmpgt_epi8(t->h.below[step], y));
+        }
         v = _mm256_max_epi8(v, bottom);
         LP_STORE(w + j, v);
     } else if (way == LP_WAY_MULTIPLY) {
@@ -402,8 +411,8 @@ LP_INLINE lp_sum lp_8_8_way(int rest, int way, int axpy, int dot, int R, const l
     lp_8_8_state t;
     if (way != LP_WAY_NONE)
         t.r = lp_random16(R, random);
-    if (way == LP_WAY_THRESHOLD)
-        t.h = lp_thresholds8(s->magic, t.r);
+    if (way == LP_WAY_ONE_STEP || way == LP_WAY_TWO_STEPS)
+        t.h = lp_thresholds8(way, s->magic, t.r);
     if (way == LP_WAY_MULTIPLY) {
         const __m256i mu = _mm256_broadcastw_epi16(_mm_castpd_si128(_mm_set_sd(s->magic))), a = _mm256_abs_epi16(mu);
         t.a0 = _mm256_and_si256(a, _mm256_set1_epi16(255));
@@ -451,8 +460,11 @@ LP_INLINE lp_sum lp_8_8_avx2(int rest, int axpy, int dot, int R, const lp_step *
         return lp_8_8_way(rest, LP_WAY_NONE, 0, dot, R, s, a, (int8_t *)w, b, n, random, ahead);
     if (rest && s->e > 0)
         return lp_int_avx2(rest, axpy, dot, 8, 8, R, s, x, w, xn, n, random, ahead);
-    if ((R == LP_NEAREST || R == LP_SR) && s->mu >= -512 && s->mu <= 512)
-        return lp_8_8_way(rest, LP_WAY_THRESHOLD, 1, dot, R, s, a, (int8_t *)w, b, n, random, ahead);
+    if ((R == LP_NEAREST || R == LP_SR) && s->mu >= -1024 && s->mu <= 1024) {
+        if (s->mu >= -512 && s->mu <= 512)
+            return lp_8_8_way(rest, LP_WAY_ONE_STEP, 1, dot, R, s, a, (int8_t *)w, b, n, random, ahead);
+        return lp_8_8_way(rest, LP_WAY_TWO_STEPS, 1, dot, R, s, a, (int8_t *)w, b, n, random, ahead);
+    }
     return lp_8_8_way(rest, LP_WAY_MULTIPLY, 1, dot, R, s, a, (int8_t *)w, b, n, random, ahead);
 }
 

@@ -107,7 +107,7 @@ void lp_mt19937_fill(lp_mt19937 *mt, void *words, int64_t n, int D);
 
 /* tables.c */
 extern double lp_logistic_table[][4];
-extern float lp_reciprocal[1025];
+extern float lp_reciprocal[2049];
 void lp_tables_init(void);
 
 /* model.c */

@@ -7,8 +7,8 @@
 
 double lp_logistic_table[LP_LOGISTIC_NODES][4];
 
-/* 1 / |k - 512| for the thresholds of 8 x 8 steps; that of 0 is so large that (r + 1/2) times it is beyond every 8-bit code. */
-float lp_reciprocal[1025];
+/* 1 / |k - 1024| for the thresholds of 8 x 8 steps; that of 0 is so large that (r + 1/2) times it is beyond every 8-bit code. */
+float lp_reciprocal[2049];
 
 /* exp(t), |t| <= 33: exp(t / 64)^64 by Taylor and six squarings; relative error about 1e-14. */
 static double exp_plain(double t)
@@ -25,9 +25,9 @@ static double exp_plain(double t)
 
 void lp_tables_init(void)
 {
-    lp_reciprocal[512] = 1024.0f;
-    for (int k = 1; k <= 512; k++)
-        lp_reciprocal[512 - k] = lp_reciprocal[512 + k] = 1.0f / (float)k;
+    lp_reciprocal[1024] = 1024.0f;
+    for (int k = 1; k <= 1024; k++)
+        lp_reciprocal[1024 - k] = lp_reciprocal[1024 + k] = 1.0f / (float)k;
     for (int k = 0; k < LP_LOGISTIC_NODES; k++) {
         double *c = lp_logistic_table[k];
         double s[2], d[2]; /* value and derivative with respect to u, at u = -1/2 and 1/2 */
