@@ -48,7 +48,7 @@ $(BIN)/pip:
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
-	$(BIN)/cython-lint kernels
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint kernels  # it calls pycodestyle
 	$(BIN)/clang-format --dry-run -Werror $(HAND_WRITTEN)
 	$(BIN)/mypy
 	LOWPREC_WERROR=1 $(BIN)/python setup.py -q build_ext --build-temp build/werror/temp --build-lib build/werror/lib
