@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+cimport cython
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_Import
 from cython.parallel cimport prange
@@ -59,6 +60,12 @@ def openmp_enabled():
 def max_threads():
     """How many threads OpenMP would use by itself (1 without OpenMP)."""
     return lp_max_threads()
+
+
+@cython.cdivision(True)  # in C: Cython's own division could raise, and nothing may raise inside prange
+cdef int64_t _share(int64_t first, int64_t last, int k, int workers) noexcept nogil:
+    """Where the k-th worker's part of a range begins."""
+    return first + (last - first) * k // workers
 
 
 cdef int64_t _row_bytes(int bits, int64_t n) noexcept nogil:
@@ -220,22 +227,22 @@ cdef class Sgd:
     def run(self, int64_t first, int64_t last):
         """Process positions [first, last) of the epoch; return -1, or the first row whose product was not finite.
 
-        Worker k of t takes the k-th t-th of the range (in a child forked after threaded training, one worker after another). The update of each worker's last example stays pending; the next
-        call continues with it, and :meth:`flush` applies it.
+        Worker k of t takes the k-th t-th of the range (in a child forked after threaded training, one worker after another).
+        The update of each worker's last example stays pending; the next call continues with it, and :meth:`flush` applies it.
         """
+        global _team_pid
         cdef int k, workers = self.workers
-        cdef int64_t bad = -1, span = last - first
+        cdef int64_t bad = -1
         if not 0 <= first <= last <= self.n_rows:
             raise ValueError(f"Sgd.run: positions must lie in [0, {self.n_rows}], got [{first}, {last})")
-        global _team_pid
         if workers == 1 or (_team_pid is not None and _team_pid != os.getpid()):
             with nogil:
                 for k in range(workers):
-                    self.fn(&self.jobs[k], first + span * k // workers, first + span * (k + 1) // workers)
+                    self.fn(&self.jobs[k], _share(first, last, k, workers), _share(first, last, k + 1, workers))
         else:
             _team_pid = os.getpid()
             for k in prange(workers, nogil=True, schedule="static", chunksize=1, num_threads=workers):
-                self.fn(&self.jobs[k], first + span * k // workers, first + span * (k + 1) // workers)
+                self.fn(&self.jobs[k], _share(first, last, k, workers), _share(first, last, k + 1, workers))
         for k in range(workers):
             if self.jobs[k].bad_row >= 0 and (bad < 0 or self.jobs[k].bad_row < bad):
                 bad = self.jobs[k].bad_row

@@ -14,7 +14,6 @@
 #include "body_base.h"
 #include "matrix.h"
 
-
 typedef struct lp_i16x32 {
     __m256i lo, hi; /* elements 0..15 and 16..31 */
 } lp_i16x32;
@@ -118,8 +117,8 @@ LP_INLINE void lp_advance16(int R, const void *random, int64_t j, lp_i16x32 *r)
 
 /* The rare cases go through the portable body, out of line and once per format pair (the step by value, so that the caller's
  * can stay in registers): steps too large for 16-bit lanes ... */
-static __attribute__((noinline, unused)) lp_sum lp_slow(int axpy, int dot, int D, int M, int R, lp_step step, const void *x, void *w,
-                                                        const void *xn, int64_t n, void *random, const uint8_t *ahead)
+static __attribute__((noinline, unused)) lp_sum lp_slow(int axpy, int dot, int D, int M, int R, lp_step step, const void *x,
+                                                        void *w, const void *xn, int64_t n, void *random, const uint8_t *ahead)
 {
     const lp_step *const s = &step;
     switch (D << 8 | M) {
@@ -132,8 +131,8 @@ static __attribute__((noinline, unused)) lp_sum lp_slow(int axpy, int dot, int D
 }
 
 /* ... and the last k <= 32 elements, from j; returns the integer sum, adds the float products to part. */
-static __attribute__((noinline, unused)) int64_t lp_tail(int axpy, int dot, int D, int M, int R, lp_step step, const void *x, void *w,
-                                                         const void *xn, int64_t j, int k, void *random, float *part)
+static __attribute__((noinline, unused)) int64_t lp_tail(int axpy, int dot, int D, int M, int R, lp_step step, const void *x,
+                                                         void *w, const void *xn, int64_t j, int k, void *random, float *part)
 {
     const lp_step *const s = &step;
     lp_words t;
@@ -217,8 +216,8 @@ LP_INLINE void lp_complement(lp_int_state *t)
     t->not_r.hi = _mm256_xor_si256(t->r.hi, _mm256_set1_epi16(0x7FFF));
 }
 
-LP_INLINE void lp_int_group(int axpy, int dot, int D, int M, int R, lp_int_state *t, const void *x, void *w, const void *xn, int64_t j,
-                            const void *random)
+LP_INLINE void lp_int_group(int axpy, int dot, int D, int M, int R, lp_int_state *t, const void *x, void *w, const void *xn,
+                            int64_t j, const void *random)
 {
     lp_i16x32 v = lp_load16(M, w, j);
     if (axpy) {
@@ -247,8 +246,8 @@ LP_INLINE void lp_int_group(int axpy, int dot, int D, int M, int R, lp_int_state
 /* mu 2^e x = mu (x << e), and x << e fits 16 bits wherever this body is called: |q| <= 2^14. Sums: each 32-bit lane gets at
  * most 256 products of two in a block; 8 x 16 bits: 256 * 2 * 2^7 * 32767 < 2^31. 16 x 16: a pair is below 2^31 (the model is
  * symmetric); the lane's sum mod 2^32 and the sum of the high halves are kept apart and joined at the end of the block. */
-LP_INLINE lp_sum lp_int_avx2(int rest, int axpy, int dot, int D, int M, int R, const lp_step *s, const void *x, void *w, const void *xn, int64_t n,
-                             void *random, const uint8_t *ahead)
+LP_INLINE lp_sum lp_int_avx2(int rest, int axpy, int dot, int D, int M, int R, const lp_step *s, const void *x, void *w,
+                             const void *xn, int64_t n, void *random, const uint8_t *ahead)
 {
     const __m256i zero = _mm256_setzero_si256();
     lp_sum result = {0};
@@ -324,15 +323,18 @@ LP_INLINE lp_thresholds lp_thresholds8(int steps, double magic, lp_i16x32 r)
     lp_thresholds h;
     h.flip = _mm256_srai_epi16(mu16, 15);
     for (int step = 0; step < steps; step++) {
-        const __m256 shift = _mm256_set1_ps(0.5f + 65536.0f * (float)step), total = _mm256_set1_ps(65536.0f * (float)(2 * step + 1));
+        const __m256 shift = _mm256_set1_ps(0.5f + 65536.0f * (float)step),
+                     total = _mm256_set1_ps(65536.0f * (float)(2 * step + 1));
         __m256i a[4], b[4];
         for (int k = 0; k < 4; k++) {
             __m256 half = _mm256_add_ps(_mm256_cvtepi32_ps(quarter[k]), shift); /* r + 1/2, + 65536 for the second step */
             b[k] = _mm256_cvttps_epi32(_mm256_mul_ps(half, inverse));
             a[k] = _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_sub_ps(total, half), inverse));
         }
-        __m256i a0 = _mm256_add_epi16(_mm256_packs_epi32(a[0], a[1]), h.flip), a1 = _mm256_add_epi16(_mm256_packs_epi32(a[2], a[3]), h.flip);
-        __m256i b0 = _mm256_sub_epi16(h.flip, _mm256_packs_epi32(b[0], b[1])), b1 = _mm256_sub_epi16(h.flip, _mm256_packs_epi32(b[2], b[3]));
+        __m256i a0 = _mm256_add_epi16(_mm256_packs_epi32(a[0], a[1]), h.flip),
+                a1 = _mm256_add_epi16(_mm256_packs_epi32(a[2], a[3]), h.flip);
+        __m256i b0 = _mm256_sub_epi16(h.flip, _mm256_packs_epi32(b[0], b[1])),
+                b1 = _mm256_sub_epi16(h.flip, _mm256_packs_epi32(b[2], b[3]));
         h.above[step] = _mm256_packs_epi16(a0, a1);
         h.below[step] = _mm256_packs_epi16(b0, b1);
     }
@@ -404,8 +406,8 @@ LP_INLINE void lp_8_8_group(int way, int dot, int R, lp_8_8_state *t, const int8
  *     floor((a x + r) / 2^16) = floor((a1 x + r1 + floor((a0 x + r0) / 2^8)) / 2^8),
  * each inner sum one vpmaddubsw of (a_i, r_i) with (x, 1), below 2^15 in size. For mu < 0:
  *     floor((mu x + r) / 2^16) = -floor((a x + (65535 - r)) / 2^16). */
-LP_INLINE lp_sum lp_8_8_way(int rest, int way, int axpy, int dot, int R, const lp_step *s, const int8_t *x, int8_t *w, const int8_t *xn,
-                            int64_t n, void *random, const uint8_t *ahead)
+LP_INLINE lp_sum lp_8_8_way(int rest, int way, int axpy, int dot, int R, const lp_step *s, const int8_t *x, int8_t *w,
+                            const int8_t *xn, int64_t n, void *random, const uint8_t *ahead)
 {
     lp_sum result = {0};
     lp_8_8_state t;
@@ -452,8 +454,8 @@ LP_INLINE lp_sum lp_8_8_way(int rest, int way, int axpy, int dot, int R, const l
     return result;
 }
 
-LP_INLINE lp_sum lp_8_8_avx2(int rest, int axpy, int dot, int R, const lp_step *s, const void *x, void *w, const void *xn, int64_t n, void *random,
-                             const uint8_t *ahead)
+LP_INLINE lp_sum lp_8_8_avx2(int rest, int axpy, int dot, int R, const lp_step *s, const void *x, void *w, const void *xn,
+                             int64_t n, void *random, const uint8_t *ahead)
 {
     const int8_t *a = (const int8_t *)x, *b = (const int8_t *)xn;
     if (!axpy)
@@ -485,7 +487,8 @@ LP_INLINE lp_table4 lp_table4_make(int32_t mu, lp_i16x32 r)
     const __m256i mus = _mm256_set1_epi16((short)mu);
     /* |mu| = 2^15 cannot come here, so mu is an int16 and the high half below is right */
     const __m256i high = _mm256_mulhi_epi16(mus, x), low = _mm256_xor_si256(_mm256_mullo_epi16(mus, x), sign);
-    const __m256i not_lo = _mm256_xor_si256(r.lo, _mm256_set1_epi16(0x7FFF)), not_hi = _mm256_xor_si256(r.hi, _mm256_set1_epi16(0x7FFF));
+    const __m256i not_lo = _mm256_xor_si256(r.lo, _mm256_set1_epi16(0x7FFF)),
+                  not_hi = _mm256_xor_si256(r.hi, _mm256_set1_epi16(0x7FFF));
     __m256i order = zero, rank_lo = zero, rank_hi = zero;
     int16_t lows[16];
     LP_STORE(lows, low);
@@ -541,8 +544,8 @@ LP_INLINE void lp_4_4_group(int axpy, int dot, lp_4_4_state *t, const uint8_t *x
 
 /* Dot: |x| by table, its sign put on 16 w; a vpmaddubsw pair is at most 2 * 8 * 112 = 1,792, and 16 of them (1,024 elements)
  * stay below 2^15; then int32 lanes. The sum is 16 times too large until the end. */
-LP_INLINE lp_sum lp_4_4_avx2(int rest, int axpy, int dot, int R, const lp_step *s, const void *xv, void *wv, const void *xnv, int64_t n,
-                             void *random, const uint8_t *ahead)
+LP_INLINE lp_sum lp_4_4_avx2(int rest, int axpy, int dot, int R, const lp_step *s, const void *xv, void *wv, const void *xnv,
+                             int64_t n, void *random, const uint8_t *ahead)
 {
     const uint8_t *x = (const uint8_t *)xv, *xn = (const uint8_t *)xnv;
     uint8_t *w = (uint8_t *)wv;
@@ -565,11 +568,13 @@ LP_INLINE lp_sum lp_4_4_avx2(int rest, int axpy, int dot, int R, const lp_step *
             j += 64;
         }
         if (dot)
-            result.i += _mm_cvtsi128_si32(lp_hsum32(_mm256_add_epi32(_mm256_madd_epi16(t.even, one), _mm256_madd_epi16(t.odd, one))));
+            result.i +=
+                _mm_cvtsi128_si32(lp_hsum32(_mm256_add_epi32(_mm256_madd_epi16(t.even, one), _mm256_madd_epi16(t.odd, one))));
     }
     result.i /= 16;
     for (; rest && j < n; j += 32)
-        result.i += lp_tail(axpy, dot, 4, 4, R, axpy ? *s : (lp_step){0}, xv, wv, xnv, j, n - j < 32 ? (int)(n - j) : 32, random, NULL);
+        result.i +=
+            lp_tail(axpy, dot, 4, 4, R, axpy ? *s : (lp_step){0}, xv, wv, xnv, j, n - j < 32 ? (int)(n - j) : 32, random, NULL);
     result.f = (double)result.i;
     return result;
 }
@@ -636,8 +641,8 @@ LP_INLINE void lp_fractions(int R, void *random, int64_t j, lp_i16x32 *lanes, __
             u[k] = lp_fraction8(LP_LOAD((const uint32_t *)random + j + 8 * k));
 }
 
-LP_INLINE lp_sum lp_float_avx2(int rest, int axpy, int dot, int D, int M, int R, const lp_step *s, const void *x, void *w, const void *xn, int64_t n,
-                               void *random, const uint8_t *ahead)
+LP_INLINE lp_sum lp_float_avx2(int rest, int axpy, int dot, int D, int M, int R, const lp_step *s, const void *x, void *w,
+                               const void *xn, int64_t n, void *random, const uint8_t *ahead)
 {
     const int fixed = M != 32;
     const __m256 hi = _mm256_set1_ps(2.0f * (float)lp_max_code(fixed ? M : 2)), lo = _mm256_sub_ps(_mm256_setzero_ps(), hi);
@@ -750,8 +755,8 @@ LP_INLINE int lp_regular_avx2(int D, int M, const lp_step *s)
 }
 
 /* rest: whether n may leave a remainder, and the step may be too large for the main road. */
-LP_INLINE lp_sum lp_body_avx2(int rest, int axpy, int dot, int D, int M, int R, const lp_step *s, const void *x, void *w, const void *xn, int64_t n,
-                              void *random, const uint8_t *ahead)
+LP_INLINE lp_sum lp_body_avx2(int rest, int axpy, int dot, int D, int M, int R, const lp_step *s, const void *x, void *w,
+                              const void *xn, int64_t n, void *random, const uint8_t *ahead)
 {
     if (D == 32 || M == 32)
         return lp_float_avx2(rest, axpy, dot, D, M, R, s, x, w, xn, n, random, ahead);

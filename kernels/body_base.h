@@ -119,8 +119,8 @@ LP_INLINE double lp_tree(double sum[32])
     return sum[0];
 }
 
-LP_INLINE lp_sum lp_body_base(int rest, int axpy, int dot, int D, int M, int R, const lp_step *s, const void *x, void *w, const void *xn,
-                              int64_t n, void *random, const uint8_t *ahead)
+LP_INLINE lp_sum lp_body_base(int rest, int axpy, int dot, int D, int M, int R, const lp_step *s, const void *x, void *w,
+                              const void *xn, int64_t n, void *random, const uint8_t *ahead)
 {
     const int floats = D == 32 || M == 32;
     const int words = axpy && M != 32;

@@ -1,8 +1,8 @@
 """The numeric kernels: one importable callable per row of the matrix.
 
-A name is ``op_D_M[_rounding]``: op in ``dot``, ``axpy``, ``axpy_dot``; D and M (the formats of the data and of the model) in
-``4``, ``8``, ``16``, ``32f``; rounding none (nearest), ``_sr`` (stochastic, one shared block of random words), ``_srx`` (xorshift,
-fresh for every write), ``_srb`` (the caller's random words). With M = 32f only the unsuffixed row exists.
+A name is ``op_D_M[_rounding]``: op in ``dot``, ``axpy``, ``axpy_dot``; D and M (the formats of the data and of the model)
+in ``4``, ``8``, ``16``, ``32f``; rounding none (nearest), ``_sr`` (stochastic, one shared block of random words), ``_srx``
+(xorshift, fresh for every write), ``_srb`` (the caller's random words). With M = 32f only the unsuffixed row exists.
 
 Kernels take one-dimensional C-contiguous NumPy arrays of codes: packed uint8 for format 4 (two codes a byte, the even element
 in the low nibble), int8, int16, float32. They check dtype, length and contiguity, and nothing else: model codes must lie in
@@ -16,7 +16,7 @@ cimport numpy as cnp
 from cpython.number cimport PyNumber_Index
 from cpython.pycapsule cimport PyCapsule_New
 from libc.math cimport isfinite
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from contract cimport *
 

@@ -44,26 +44,26 @@ typedef struct lp_mt19937 {
 
 /* One worker of a training run: everything that is decided per run or per example, and the update that is still pending. */
 typedef struct lp_sgd {
-    const uint8_t *x;         /* rows of codes, row i at x + i * row_stride */
-    int64_t row_stride;       /* bytes */
-    int64_t n;                /* numbers per row (pad codes included where they are known to be zero) */
-    const int64_t *order;     /* permutation of the rows, or NULL */
-    const float *y;           /* labels or targets by row */
-    const float *weight;      /* sample weights by row, or NULL */
-    void *w;                  /* the model's codes, shared by all workers */
-    double *intercept;        /* shared by all workers, or NULL */
+    const uint8_t *x;     /* rows of codes, row i at x + i * row_stride */
+    int64_t row_stride;   /* bytes */
+    int64_t n;            /* numbers per row (pad codes included where they are known to be zero) */
+    const int64_t *order; /* permutation of the rows, or NULL */
+    const float *y;       /* labels or targets by row */
+    const float *weight;  /* sample weights by row, or NULL */
+    void *w;              /* the model's codes, shared by all workers */
+    double *intercept;    /* shared by all workers, or NULL */
     double intercept_step;
-    double dot_scale;         /* scale_x * scale_w */
-    double step_scale;        /* step size * scale_x / scale_w */
-    int32_t loss;             /* enum lp_loss */
-    int32_t stochastic;       /* is mu rounded stochastically? */
-    int64_t refresh;          /* axpys per shared block */
+    double dot_scale;   /* scale_x * scale_w */
+    double step_scale;  /* step size * scale_x / scale_w */
+    int32_t loss;       /* enum lp_loss */
+    int32_t stochastic; /* is mu rounded stochastically? */
+    int64_t refresh;    /* axpys per shared block */
     int64_t refresh_left;
-    uint64_t block[8];        /* the shared block */
+    uint64_t block[8]; /* the shared block */
     lp_rng rng;
-    lp_mt19937 *mt;           /* mt19937: the generator, and room for a row of words */
+    lp_mt19937 *mt; /* mt19937: the generator, and room for a row of words */
     void *words;
-    int32_t pending;          /* is an update still to be applied? */
+    int32_t pending; /* is an update still to be applied? */
     lp_step step;
     const uint8_t *pending_x; /* its row */
     int64_t bad_row;          /* the first row whose product was not finite, or -1 */

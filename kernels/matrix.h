@@ -6,16 +6,12 @@
 #define LP_MATRIX_H
 
 #define LP_PAIRS_FIXED(P) \
-    P(4, 4) P(4, 8) P(4, 16) \
-    P(8, 4) P(8, 8) P(8, 16) \
-    P(16, 4) P(16, 8) P(16, 16) \
-    P(32f, 4) P(32f, 8) P(32f, 16)
+    P(4, 4) P(4, 8) P(4, 16) P(8, 4) P(8, 8) P(8, 16) P(16, 4) P(16, 8) P(16, 16) P(32f, 4) P(32f, 8) P(32f, 16)
 
 #define LP_PAIRS_FLOAT(P) P(4, 32f) P(8, 32f) P(16, 32f) P(32f, 32f)
 
 /* R(suffix, rounding) for the roundings of a fixed-point model. */
-#define LP_ROUNDINGS(R, D, M) \
-    R(D, M, , LP_NEAREST) R(D, M, _sr, LP_SR) R(D, M, _srx, LP_SRX) R(D, M, _srb, LP_SRB)
+#define LP_ROUNDINGS(R, D, M) R(D, M, , LP_NEAREST) R(D, M, _sr, LP_SR) R(D, M, _srx, LP_SRX) R(D, M, _srb, LP_SRB)
 
 /* A token of the grammar as the number of its bits; 32 means float32 throughout the C code. */
 #define LP_BITS_4 4

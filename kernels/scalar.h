@@ -165,7 +165,10 @@ LP_INLINE void lp_put(void *p, int bits, int64_t j, int32_t v)
         ((int16_t *)p)[j] = (int16_t)v;
 }
 
-LP_INLINE float lp_getf(const void *p, int bits, int64_t j) { return bits == 32 ? ((const float *)p)[j] : (float)lp_get(p, bits, j); }
+LP_INLINE float lp_getf(const void *p, int bits, int64_t j)
+{
+    return bits == 32 ? ((const float *)p)[j] : (float)lp_get(p, bits, j);
+}
 
 /* Byte offset of element j, for j even. */
 LP_INLINE int64_t lp_bytes(int bits, int64_t j) { return bits == 4 ? j >> 1 : j * (bits >> 3); }

@@ -104,7 +104,8 @@ LP_INLINE int64_t lp_sgd_loop(int D, int M, int R, lp_sgd *g, lp_sum z, int64_t 
     { \
         LP_BODY(1, 1, 0, LP_BITS_##D, LP_BITS_##M, R, s, x, w, NULL, n, random, LP_AHEAD(x)); \
     } \
-    static lp_sum LP_FN(axpy_dot_, D, M, suffix)(const lp_step *s, const void *x, void *w, const void *xn, int64_t n, void *random) \
+    static lp_sum LP_FN(axpy_dot_, D, M, suffix)(const lp_step *s, const void *x, void *w, const void *xn, int64_t n, \
+                                                 void *random) \
     { \
         return LP_BODY(1, 1, 1, LP_BITS_##D, LP_BITS_##M, R, s, x, w, xn, n, random, LP_AHEAD(xn)); \
     } \
@@ -145,4 +146,5 @@ LP_PAIRS_FLOAT(LP_DEF_FLOAT)
 
 static const lp_kernel lp_rows[] = {LP_PAIRS_FIXED(LP_ROW_FIXED) LP_PAIRS_FLOAT(LP_ROW_FLOAT)};
 
-const lp_isa LP_CAT(lp_isa_, LP_ISA, , , , , ) = {LP_STR(LP_ISA), lp_rows, (int)(sizeof lp_rows / sizeof lp_rows[0]), LP_RUNNABLE};
+const lp_isa LP_CAT(lp_isa_, LP_ISA, , , , , ) = {LP_STR(LP_ISA), lp_rows, (int)(sizeof lp_rows / sizeof lp_rows[0]),
+                                                  LP_RUNNABLE};
