@@ -34,14 +34,7 @@ cdef extern from *:
     int lp_openmp() nogil
     int lp_max_threads() nogil
 
-cdef struct _Capi:
-    const lp_isa *(*isa_find)(const char *) noexcept nogil
-    const lp_kernel *(*find)(const lp_isa *, int, int, int, int) noexcept nogil
-    void (*mt_seed)(lp_mt19937 *, uint64_t, uint64_t) noexcept nogil
-    int64_t (*at_limit)(const void *, int64_t, int) noexcept nogil
-    void (*widen)(void *, int64_t, int) noexcept nogil
-
-cdef _Capi *_capi = <_Capi *>PyCapsule_Import("lowprec.kernels._capi", 0)
+cdef lp_capi *_capi = <lp_capi *>PyCapsule_Import("lowprec.kernels._capi", 0)
 
 _BITS = {"4": 4, "8": 8, "16": 16, "32f": 32}
 _LOSSES = {"logistic": LP_LOGISTIC, "hinge": LP_HINGE, "squared": LP_SQUARED}

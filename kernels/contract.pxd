@@ -69,6 +69,13 @@ cdef extern from "lowprec.h" nogil:
         int count
         int (*runnable)() noexcept nogil
 
+    ctypedef struct lp_capi:
+        const lp_isa *(*isa_find)(const char *name) noexcept nogil
+        const lp_kernel *(*find)(const lp_isa *isa, int op, int D, int M, int rounding) noexcept nogil
+        void (*mt_seed)(lp_mt19937 *mt, uint64_t seed, uint64_t stream) noexcept nogil
+        int64_t (*at_limit)(const void *w, int64_t n, int M) noexcept nogil
+        void (*widen)(void *w, int64_t n, int M) noexcept nogil
+
     const lp_isa *lp_isas[]
     const lp_isa *lp_isa_find(const char *name)
     const lp_isa *lp_isa_best()

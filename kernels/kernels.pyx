@@ -443,14 +443,7 @@ def _loss_derivative(loss, double p, double y):
 
 # ---- for _sgd: the tables, without linking the C code twice ----
 
-cdef struct _Capi:
-    const lp_isa *(*isa_find)(const char *) noexcept nogil
-    const lp_kernel *(*find)(const lp_isa *, int, int, int, int) noexcept nogil
-    void (*mt_seed)(lp_mt19937 *, uint64_t, uint64_t) noexcept nogil
-    int64_t (*at_limit)(const void *, int64_t, int) noexcept nogil
-    void (*widen)(void *, int64_t, int) noexcept nogil
-
-cdef _Capi _functions
+cdef lp_capi _functions
 _functions.isa_find = lp_isa_find
 _functions.find = lp_find
 _functions.mt_seed = lp_mt19937_seed

@@ -101,6 +101,15 @@ const lp_isa *lp_isa_find(const char *name);
 const lp_isa *lp_isa_best(void);
 const lp_kernel *lp_find(const lp_isa *isa, int op, int D, int M, int rounding);
 
+/* What lowprec._sgd gets of lowprec.kernels, through a capsule: so that the tables are linked once. */
+typedef struct lp_capi {
+    const lp_isa *(*isa_find)(const char *name);
+    const lp_kernel *(*find)(const lp_isa *isa, int op, int D, int M, int rounding);
+    void (*mt_seed)(lp_mt19937 *mt, uint64_t seed, uint64_t stream);
+    int64_t (*at_limit)(const void *w, int64_t n, int M);
+    void (*widen)(void *w, int64_t n, int M);
+} lp_capi;
+
 /* random.c */
 void lp_mt19937_seed(lp_mt19937 *mt, uint64_t seed, uint64_t stream);
 void lp_mt19937_fill(lp_mt19937 *mt, void *words, int64_t n, int D);

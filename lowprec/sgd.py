@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from . import checks
+from . import _sgd, checks
 from . import kernels as _core
 from .formats import FORMATS, RANDOM_SOURCES, ROUNDINGS, Format, Rounding
 from .losses import MAX_CURVATURE, curvature, mean_loss
@@ -233,8 +233,6 @@ class _Problem:
     intercept: float | None
 
     def driver(self, model: QuantizedArray, *, random: str, every: int = 1, rows: int | None = None, step=None, **more):
-        from . import _sgd  # loads the OpenMP runtime: only who trains needs it in the process
-
         step = self.step if step is None else step
         rows = self.x.shape[0] if rows is None else rows
         part = slice(0, (rows - 1) * every + 1, every)
