@@ -64,7 +64,7 @@ class Module:
 
 MODULES = [
     Module("lowprec.kernels", "kernels.pyx", ["dispatch.c", "tables.c", "model.c", "random.c"], per_isa=["isa"]),
-    Module("lowprec._sgd", "_sgd.pyx", openmp=True),
+    Module("lowprec._sgd", "_sgd.pyx", ["driver.c"], openmp=True),
     Module("lowprec._quantize", "_quantize.pyx", per_isa=["quantize"]),
     Module("lowprec.report._baseline", "_baseline.pyx", ["baseline.c"], flags=BASELINE),
 ]
@@ -85,16 +85,17 @@ class BuildKernels(build_ext):
         ext.define_macros += [(f"LP_HAVE_{isa.upper()}", "1") for isa in self.isas if isa != "base"]
         ext.extra_compile_args += PORTABLE + self.sanitize
         ext.extra_link_args += self.sanitize[:1]
-        if module.openmp and self.openmp:
+        openmp = self.openmp if module.openmp and self.openmp else []
+        if openmp:
             ext.define_macros.append(("LP_OPENMP", "1"))
-            ext.extra_compile_args += self.openmp
-            ext.extra_link_args += self.openmp
+            ext.extra_compile_args += openmp
+            ext.extra_link_args += openmp
 
         machine = BASELINE_X86 if module.flags is BASELINE and "avx2" in self.isas else []
         c_files = {f"{KERNELS}/{name}": module.flags + machine for name in module.c_files}
         for stem in module.per_isa:
             c_files |= {f"{KERNELS}/{stem}_{isa}.c": module.flags + flags for isa, flags in self.isas.items()}
-        c_files = {path: flags + self.sanitize + self.werror for path, flags in c_files.items()}
+        c_files = {path: flags + openmp + self.sanitize + self.werror for path, flags in c_files.items()}
 
         ext.depends = [*HEADERS, *c_files, "setup.py", self._settings(ext, c_files)]
         if self._up_to_date(ext):

@@ -1,4 +1,4 @@
-"""The training loop's driver: workers, their generators, and the one place where OpenMP lives.
+"""The training loop's driver: data, labels and generators of each worker. Workers meet in ``kernels/driver.c``.
 
 The work itself is the ``sgd`` row of the kernel table (see ``kernels/stamp.h``): one call per worker and block of examples.
 """
@@ -6,12 +6,10 @@ import os
 
 import numpy as np
 
-cimport cython
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_Import
-from cython.parallel cimport prange
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from contract cimport *
@@ -34,6 +32,37 @@ cdef extern from *:
     int lp_openmp() nogil
     int lp_max_threads() nogil
 
+cdef extern from "<stdlib.h>" nogil:
+    void *aligned_alloc(size_t alignment, size_t size)
+
+cdef extern from "driver.h" nogil:
+    enum: LP_SHARED, LP_MERGE_LOCKED, LP_MERGE_TOGETHER
+
+    ctypedef struct lp_team:
+        lp_sgd *jobs
+        lp_sgd_fn fn
+        int32_t workers
+        int32_t sharing
+        int64_t n_rows
+        int64_t sync_every
+        void *w
+        double *intercept
+        int64_t n
+        int32_t M
+        void **replicas
+        void **bases
+        double *intercepts
+        double *intercept_bases
+        const int32_t *cpus
+        int32_t started
+        int32_t threads
+
+    void lp_team_run(lp_team *team, int64_t first, int64_t last, int parallel)
+    void lp_team_flush(lp_team *team)
+    void lp_team_snapshot(const lp_team *team, void *w, double *intercept)
+    void lp_team_merge(lp_team *team)
+    int lp_can_pin()
+
 cdef lp_capi *_capi = <lp_capi *>PyCapsule_Import("lowprec.kernels._capi", 0)
 
 _BITS = {"4": 4, "8": 8, "16": 16, "32f": 32}
@@ -55,14 +84,21 @@ def max_threads():
     return lp_max_threads()
 
 
-@cython.cdivision(True)  # in C: Cython's own division could raise, and nothing may raise inside prange
-cdef int64_t _share(int64_t first, int64_t last, int k, int workers) noexcept nogil:
-    """Where the k-th worker's part of a range begins."""
-    return first + (last - first) * k // workers
+def can_pin():
+    """Whether workers can be tied to CPUs on this system."""
+    return lp_can_pin() != 0
 
 
 cdef int64_t _row_bytes(int bits, int64_t n) noexcept nogil:
     return (n + 1) // 2 if bits == 4 else n * (bits // 8)
+
+
+cdef void *_cache_lines(int64_t n_bytes) except NULL:
+    """Memory that shares no cache line with anybody's."""
+    cdef void *memory = aligned_alloc(64, (n_bytes + 63) // 64 * 64)
+    if memory == NULL:
+        raise MemoryError
+    return memory
 
 
 cdef class Sgd:
@@ -94,7 +130,17 @@ cdef class Sgd:
     refresh : int
         Axpys that share one block of random words (random="shared").
     n_threads : int
-        Workers; lock-free on the one shared model.
+        Workers. Worker t has the rows (positions of the epoch) from n_rows t / n_threads on.
+    sync_every : int, optional
+        None: all workers write the one shared model, without locks. Otherwise each has a replica of its own, and its changes are
+        added to the shared model (from which it takes the others') after every `sync_every` of its examples.
+    together : bool
+        Replicas are merged at a barrier, all at once, so that timing decides nothing; by default each worker merges its own
+        under a lock.
+    cpus : ndarray of int32, shape (n_threads,), optional
+        Tie worker t to this CPU while it runs.
+    prefetch : int, optional
+        Bytes between the data being read and the software prefetch; 0: off. None: the tuned default.
     order : ndarray of int64, shape (n_rows,), optional
         The epoch visits row ``order[i]`` at position i.
     weight : ndarray of float32, shape (n_rows,), optional
@@ -105,8 +151,8 @@ cdef class Sgd:
     isa : str, optional
         Default: the active one.
     """
+    cdef lp_team team
     cdef lp_sgd *jobs
-    cdef lp_sgd_fn fn
     cdef int32_t bits_x, bits_w, workers
     cdef int64_t n, n_rows
     cdef double step, data_scale, scale, bias
@@ -114,14 +160,17 @@ cdef class Sgd:
 
     def __cinit__(self):
         self.jobs = NULL
+        memset(&self.team, 0, sizeof(lp_team))
 
     def __init__(self, x, int64_t row_stride, int64_t n_rows, int64_t n_features, D, M, random, model, y, *, loss, double step,
                  double data_scale, double model_scale, seed=0, int64_t refresh=1, int n_threads=1, order=None, weight=None,
-                 intercept=None, double intercept_step=0.0, isa=None):
+                 intercept=None, double intercept_step=0.0, sync_every=None, bint together=False, cpus=None, prefetch=None,
+                 isa=None):
         cdef const uint8_t[::1] xs = x
         cdef uint8_t[::1] ws = model
         cdef const float[::1] ys = y
         cdef const float[::1] weights
+        cdef const int32_t[::1] cpu_numbers
         cdef const lp_kernel *row
         cdef lp_sgd *g
         cdef int rounding, k
@@ -153,8 +202,7 @@ cdef class Sgd:
         if not _capi.isa_find(isa_name).runnable():
             raise RuntimeError(f"Sgd: this CPU does not run ISA {isa}")
         row = _capi.find(_capi.isa_find(isa_name), LP_SGD, self.bits_x, self.bits_w, rounding)
-        self.fn = <lp_sgd_fn>row.fn
-        self.keep = (x, model, y, weight)
+        self.keep = (x, model, y, weight, cpus)
         self.bias = 0.0 if intercept is None else intercept
 
         self.jobs = <lp_sgd *>malloc(n_threads * sizeof(lp_sgd))
@@ -177,6 +225,7 @@ cdef class Sgd:
             g.stochastic = rounding != LP_NEAREST
             g.refresh = refresh
             g.bad_row = -1
+            g.ahead = LP_DISTANCE if prefetch is None else prefetch
             lp_rng_seed(&g.rng, seed_word, k)
             if rounding == LP_SRB:
                 g.mt = <lp_mt19937 *>malloc(sizeof(lp_mt19937))
@@ -187,8 +236,54 @@ cdef class Sgd:
         self._set_scales()
         self.set_order(order)
 
+        self.team.jobs = self.jobs
+        self.team.fn = <lp_sgd_fn>row.fn
+        self.team.workers, self.team.n_rows = n_threads, n_rows
+        self.team.w, self.team.n, self.team.M = &ws[0], n_features, self.bits_w
+        if intercept is not None:
+            self.team.intercept = &self.bias
+        if cpus is not None:
+            cpu_numbers = cpus
+            if cpu_numbers.shape[0] != n_threads:
+                raise ValueError(f"Sgd: cpus must name one CPU per worker ({n_threads}), got {cpu_numbers.shape[0]}")
+            self.team.cpus = &cpu_numbers[0]
+        if sync_every is not None and n_threads > 1:
+            self._make_replicas(sync_every, together)
+
+    cdef int _make_replicas(self, int64_t sync_every, bint together) except -1:
+        cdef lp_team *team = &self.team
+        cdef int64_t size = _row_bytes(self.bits_w, self.n)
+        cdef int k
+        if sync_every < 1:
+            raise ValueError(f"Sgd: sync_every must be at least 1, got {sync_every}")
+        team.sharing = LP_MERGE_TOGETHER if together else LP_MERGE_LOCKED
+        team.sync_every = sync_every
+        team.replicas = <void **>calloc(self.workers, sizeof(void *))
+        team.bases = <void **>calloc(self.workers, sizeof(void *))
+        # One cache line each: workers write them all the time.
+        team.intercepts = <double *>_cache_lines(self.workers * 64)
+        team.intercept_bases = <double *>_cache_lines(self.workers * sizeof(double))
+        if team.replicas == NULL or team.bases == NULL:
+            raise MemoryError
+        for k in range(self.workers):
+            team.replicas[k] = _cache_lines(size)
+            team.bases[k] = team.w if together else _cache_lines(size)
+            self.jobs[k].w = team.replicas[k]
+            if team.intercept != NULL:
+                self.jobs[k].intercept = &team.intercepts[8 * k]
+        return 0
+
     def __dealloc__(self):
         cdef int k
+        if self.team.replicas != NULL and self.team.bases != NULL:
+            for k in range(self.workers):
+                free(self.team.replicas[k])
+                if self.team.bases[k] != self.team.w:
+                    free(self.team.bases[k])
+        free(self.team.replicas)
+        free(self.team.bases)
+        free(self.team.intercepts)
+        free(self.team.intercept_bases)
         if self.jobs != NULL:
             for k in range(self.workers):
                 free(self.jobs[k].mt)
@@ -218,46 +313,79 @@ cdef class Sgd:
                 self.jobs[k].order = &view[0]
 
     def run(self, int64_t first, int64_t last):
-        """Process positions [first, last) of the epoch; return -1, or the first row whose product was not finite.
+        """Every worker processes the examples [first, last) of its share of the epoch; `share` is the longest one's length.
 
-        Worker k of t takes the k-th t-th of the range (in a child forked after threaded training, one worker after another).
-        The update of each worker's last example stays pending; the next call continues with it, and :meth:`flush` applies it.
+        (In a child forked after threaded training, one worker after another.) Returns -1, or the first row whose product was not
+        finite. The update of each worker's last example stays pending; the next call continues with it.
         """
         global _team_pid
-        cdef int k, workers = self.workers
+        cdef int k
         cdef int64_t bad = -1
-        if not 0 <= first <= last <= self.n_rows:
-            raise ValueError(f"Sgd.run: positions must lie in [0, {self.n_rows}], got [{first}, {last})")
-        if workers == 1 or (_team_pid is not None and _team_pid != os.getpid()):
-            with nogil:
-                for k in range(workers):
-                    self.fn(&self.jobs[k], _share(first, last, k, workers), _share(first, last, k + 1, workers))
-        else:
+        cdef bint parallel
+        if not 0 <= first <= last <= self.share:
+            raise ValueError(f"Sgd.run: positions must lie in [0, {self.share}], got [{first}, {last})")
+        parallel = self.workers > 1 and (_team_pid is None or _team_pid == os.getpid())
+        if parallel:
             _team_pid = os.getpid()
-            for k in prange(workers, nogil=True, schedule="static", chunksize=1, num_threads=workers):
-                self.fn(&self.jobs[k], _share(first, last, k, workers), _share(first, last, k + 1, workers))
-        for k in range(workers):
+        with nogil:
+            lp_team_run(&self.team, first, last, parallel)
+        for k in range(self.workers):
             if self.jobs[k].bad_row >= 0 and (bad < 0 or self.jobs[k].bad_row < bad):
                 bad = self.jobs[k].bad_row
             self.jobs[k].bad_row = -1
         return bad
 
     def flush(self):
-        """Apply every pending update."""
-        cdef int k
-        for k in range(self.workers):
-            self.fn(&self.jobs[k], 0, -1)
+        """Apply every pending update: to the shared model, or to each worker's replica."""
+        lp_team_flush(&self.team)
+
+    def snapshot(self, out):
+        """Write the model as it stands, every worker's changes included, into `out`; return its intercept.
+
+        What is learned afterwards does not depend on it.
+        """
+        cdef uint8_t[::1] ws = out
+        cdef double bias = 0.0
+        if ws.shape[0] < _row_bytes(self.bits_w, self.n):
+            raise ValueError(f"Sgd.snapshot: out must hold {_row_bytes(self.bits_w, self.n)} bytes, got {ws.shape[0]}")
+        lp_team_flush(&self.team)
+        if &ws[0] != self.team.w:
+            lp_team_snapshot(&self.team, &ws[0], &bias)
+        elif self.team.sharing != LP_SHARED:
+            raise ValueError("Sgd.snapshot: out must not be the model itself, which the replicas' changes refer to")
+        return bias if self.team.intercept != NULL else self.bias
+
+    def merge(self):
+        """Apply every pending update and merge the replicas into the shared model."""
+        lp_team_merge(&self.team)
 
     def at_limit(self):
-        """How many of the model's codes sit at +-(2^(b-1) - 1)."""
-        return _capi.at_limit(self.jobs[0].w, self.n, self.bits_w)
+        """How many of the shared model's codes sit at +-(2^(b-1) - 1)."""
+        return _capi.at_limit(self.team.w, self.n, self.bits_w)
 
     def widen(self):
-        """Apply pending updates, then double the model's range: q <- round-half-even(q / 2), model_scale * 2."""
-        self.flush()
-        _capi.widen(self.jobs[0].w, self.n, self.bits_w)
+        """Merge, then double the model's range: q <- round-half-even(q / 2), model_scale * 2."""
+        lp_team_merge(&self.team)
+        _capi.widen(self.team.w, self.n, self.bits_w)
+        self.team.started = 0  # the replicas start again from the model
         self.scale *= 2.0
         self._set_scales()
+
+    @property
+    def share(self):
+        """The longest worker's share of an epoch, in examples."""
+        return -(-self.n_rows // self.workers)
+
+    def examples(self, int64_t position):
+        """How many examples of an epoch are done when every worker has done `position` of its own."""
+        cdef int64_t longest = self.n_rows % self.workers  # so many workers have one example more
+        cdef int64_t shortest = self.n_rows // self.workers
+        return min(position, shortest) * (self.workers - longest) + min(position, shortest + 1) * longest
+
+    @property
+    def threads(self):
+        """Threads that ran in the last call."""
+        return self.team.threads
 
     @property
     def model_scale(self):
@@ -266,7 +394,7 @@ cdef class Sgd:
 
     @property
     def intercept(self):
-        """The intercept as it stands."""
+        """The shared model's intercept."""
         return self.bias
 
     @property

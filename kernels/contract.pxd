@@ -5,6 +5,7 @@ cdef extern from "lowprec.h" nogil:
     enum: LP_DOT, LP_AXPY, LP_AXPY_DOT, LP_SGD
     enum: LP_NEAREST, LP_SR, LP_SRX, LP_SRB
     enum: LP_LOGISTIC, LP_HINGE, LP_SQUARED
+    enum: LP_DISTANCE
 
     ctypedef struct lp_step:
         double magic
@@ -27,6 +28,7 @@ cdef extern from "lowprec.h" nogil:
     ctypedef struct lp_sgd:
         const uint8_t *x
         int64_t row_stride
+        int64_t ahead
         int64_t n
         const int64_t *order
         const float *y

@@ -2,9 +2,6 @@
  * (advance the lanes, copy them to a block), LP_WHOLE and LP_REGULAR (when its body needs no rest) and LP_RUNNABLE (a function), then includes this file. */
 #include "matrix.h"
 
-/* Bytes between the row being read and the software prefetch, where a body does prefetch (body_avx2.h). Measured at 2^11 <= n <= 2^20
- * on Zen 4: 8 KiB into the second-level cache gives 0.7..0.9 of the streaming roof, 1 KiB into the first 0.35..0.5. */
-#define LP_DISTANCE 8192
 #define LP_AHEAD(x) ((const uint8_t *)(x) + LP_DISTANCE)
 
 #define LP_CAT_(a, b, c, d, e, f, g) a##b##c##d##e##f##g
@@ -50,7 +47,8 @@ LP_INLINE lp_sum lp_sgd_first(int D, int M, int R, lp_sgd *g, const uint8_t *x)
 LP_INLINE int64_t lp_sgd_loop(int D, int M, int R, lp_sgd *g, lp_sum z, int64_t i, int64_t last)
 {
     const int integer_step = D != 32 && M != 32;
-    const int64_t n = g->n, rows_ahead = (LP_DISTANCE + g->row_stride - 1) / g->row_stride;
+    const int64_t n = g->n, distance = g->ahead;
+    const int64_t rows_ahead = (distance + g->row_stride - 1) / g->row_stride;
     const int loss = g->loss, stochastic = g->stochastic, whole = LP_WHOLE(D, M, n);
     const double step_scale = g->step_scale * 65536.0;
     void *const w = g->w;
@@ -82,8 +80,8 @@ LP_INLINE int64_t lp_sgd_loop(int D, int M, int R, lp_sgd *g, lp_sum z, int64_t 
         }
         row = g->order ? g->order[i] : i;
         const uint8_t *const xn = g->x + row * g->row_stride;
-        const uint8_t *ahead = xn + LP_DISTANCE;
-        if (g->order) /* the same column of a later row */
+        const uint8_t *ahead = xn + distance;
+        if (g->order && distance) /* the same column of a later row */
             ahead = g->x + g->order[i + rows_ahead < last ? i + rows_ahead : i] * g->row_stride;
         if (t != 0.0)
             z = LP_BODY(0, 1, 1, D, M, R, &step, x, w, xn, n, lp_sgd_random(g, D, R), ahead);

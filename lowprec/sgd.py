@@ -25,6 +25,7 @@ eighth later where the scale was doubled: fixed points, so a run is reproducible
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -46,6 +47,10 @@ __all__ = ["TrainInfo", "TrainResult", "prepare_data", "train"]
 _BLOCK = 1 << 26
 # Seconds that a call of the compiled loop may take: half of what Ctrl-C is promised, since rates vary.
 _CALL_SECONDS = 0.05
+# Farther ahead than any cache holds there is nothing to prefetch for.
+_MAX_PREFETCH = 1 << 24
+# Without a sync_every, deterministic workers merge after so many examples, and so many numbers.
+_SYNC_EXAMPLES, _SYNC_NUMBERS = 16, 1 << 14
 # Where the model's range is looked at first: after so many examples, then after twice as many, and so on.
 _FIRST_LOOK = 16
 _PILOT_ROWS, _PILOT_NUMBERS = 8192, 1 << 22
@@ -122,7 +127,7 @@ class TrainResult:
     widened : int
         How often the model's scale was doubled.
     n_threads : int
-        Workers that ran.
+        Threads that really ran, which in a forked child of a process that has trained with several is one.
     n_examples : int
         Examples that were trained on, over all epochs; less than rows times epochs if the callback stopped it.
     """
@@ -457,6 +462,7 @@ def train(
     loss: str = "logistic",
     step_size: float,
     epochs: int = 1,
+    batch_size: int = 1,
     n_threads: int | None = None,
     rounding: str = "stochastic",
     random: str = "shared",
@@ -464,6 +470,10 @@ def train(
     seed: int = 0,
     shuffle: bool = False,
     history: bool = False,
+    deterministic: bool = False,
+    sync_every: int | None = None,
+    pin_threads: bool = False,
+    prefetch: int | None = None,
     data_scale: Any = None,
     model_scale: float | None = None,
     init: Any = None,
@@ -492,9 +502,13 @@ def train(
         Constant, for every example. The intercept has the same step, in float64.
     epochs : int
         Passes over the data.
+    batch_size : int
+        Examples whose gradients, all taken at the same model, are added up (not averaged) for one write of the model. The
+        signature's G is the precision of that sum; without it, the sum is exact. A batch ends with a worker's share of the
+        epoch, and one that is larger than the share is the share.
     n_threads : int, optional
-        Workers that update the one shared model without locks. None: what this process may use. With one
-        thread a run is reproducible to the last bit, on any machine.
+        Workers, each with its own contiguous share of the epoch. None: what this process may use. By default they update the one
+        shared model without locks. With one thread a run is reproducible to the last bit, on any machine.
     rounding : {"stochastic", "nearest"}
         How the model is rounded when it is written. No effect where M is 32f.
     random : {"shared", "xorshift", "mt19937"}
@@ -507,6 +521,20 @@ def train(
         Visit the rows in a new random order in each epoch; by default as they stand.
     history : bool
         Compute the mean training loss after each epoch, which costs a pass over the data.
+    deterministic : bool
+        The result does not depend on timing: it is fixed by the data, the arguments and the number of workers, which is
+        `n_threads` even where fewer threads can run. Workers have replicas of the model, as with `sync_every`, and all merge them
+        at once, in the order of their numbers.
+    sync_every : int, optional
+        Give each worker a replica of the model, and merge it after so many of its examples: its changes are added to the shared
+        model, the others' taken from it. A small model that all write at once bounces between the cores' caches; replicas do
+        not. The price is that workers see each other's changes that much later. A multiple of `batch_size`. None: no replicas,
+        or with `deterministic` 16 examples, or as many as have 16,384 numbers if these are more.
+    pin_threads : bool
+        Tie each worker to a CPU of its own (of those that this process may use) while it trains, and let the memory of converted
+        data be touched first by the worker that will read it.
+    prefetch : int, optional
+        Bytes between the data that are read and the software prefetch; 0: off. None: the tuned default. No effect on results.
     data_scale : float, array_like of shape (n,) or "feature", optional
         Value of one data code. None: the largest magnitude over the largest code. "feature": that of each column.
         With one scale per feature, training works in scaled coordinates, x_j / (data_scale_j * max_code), where each
@@ -560,7 +588,18 @@ def train(
     checks.check_loss(loss)
     step_size = checks.check_step(step_size)
     epochs = checks.check_int("epochs", epochs, minimum=1)
+    batch_size = checks.check_int("batch_size", batch_size, minimum=1)
+    deterministic = checks.check_bool("deterministic", deterministic)
+    if sync_every is not None:
+        sync_every = checks.check_int("sync_every", sync_every, minimum=1)
+        if sync_every % batch_size:
+            raise checks.wrong_value("sync_every", f"must be a multiple of batch_size ({batch_size})", sync_every)
+    asked = checks.check_n_threads(n_threads)
     n_threads = effective_n_threads(n_threads)
+    n_workers = asked if deterministic and asked is not None else n_threads
+    pin_threads = checks.check_bool("pin_threads", pin_threads)
+    if prefetch is not None:
+        prefetch = checks.check_int("prefetch", prefetch, minimum=0, maximum=_MAX_PREFETCH)
     checks.check_choice("rounding", rounding, ROUNDINGS)
     checks.check_choice("random", random, tuple(RANDOM_SOURCES))
     refresh = checks.check_int("refresh", refresh, minimum=1)
@@ -606,10 +645,16 @@ def train(
         while start is not None and float(np.abs(start).max()) > model_scale * (M.max_code + 0.5):
             model_scale *= 2.0
             widened += 1
+    if deterministic and sync_every is None:
+        sync_every = max(_SYNC_EXAMPLES, _SYNC_NUMBERS // n)
+        sync_every = -(-sync_every // batch_size) * batch_size
     # The loop has a model of its own from here on: an exception leaves nothing half done behind.
     model = _model(np.zeros(n, np.float32) if start is None else start, M, model_scale, x.padded_width)
-    run = problem.driver(model, random=source, seed=seed, refresh=refresh, n_threads=n_threads)
-    loop = _Loop(run, x, model, stretch, range_, n_threads)
+    run = problem.driver(
+        model, random=source, seed=seed, refresh=refresh, n_threads=n_workers, sync_every=sync_every,
+        together=deterministic, cpus=_cpus(n_workers) if pin_threads else None, prefetch=prefetch,
+    )  # fmt: skip
+    loop = _Loop(run, x, model, stretch, range_, n_workers, batch_size, sync_every is not None and n_workers > 1)
     order = np.random.default_rng(seed) if shuffle else None
     trace: list[float] = []
     for epoch in range(epochs):
@@ -618,8 +663,10 @@ def train(
         if loop.epoch(epoch, step_size, callback):
             break
         if history:
-            trace.append(_training_loss(x, labels, weight, loss, loop.coef(), run.intercept))
+            trace.append(_training_loss(x, labels, weight, loss, *loop.state()))
+    run.merge()
     coef = loop.coef()
+    model.scale = loop.view.scale
     if not (np.isfinite(coef).all() and math.isfinite(run.intercept)):
         raise _diverged(step_size)
     loop.look_at_limit()
@@ -634,9 +681,16 @@ def train(
         model_scale=float(run.model_scale),
         saturated=loop.saturated,
         widened=widened + loop.widened,
-        n_threads=n_threads,
+        n_threads=run.threads,
         n_examples=loop.examples,
     )
+
+
+def _cpus(n_workers: int) -> np.ndarray:
+    """A CPU for each worker, of those that this process may use."""
+    if not _sgd.can_pin():
+        raise ValueError("pin_threads: this system cannot tie threads to CPUs (Linux can); leave pin_threads=False")
+    return np.resize(np.array(sorted(os.sched_getaffinity(0)), np.int32), n_workers)
 
 
 def _diverged(step_size: float, row: int | None = None) -> ValueError:
@@ -649,34 +703,46 @@ class _Loop:
 
     def __init__(
         self, run: Any, x: QuantizedArray, model: QuantizedArray, stretch: np.ndarray | None, range_: _Range | None,
-        n_threads: int,
+        n_workers: int, batch_size: int, replicas: bool,
     ) -> None:  # fmt: skip
         self.run, self.x, self.model, self.stretch, self.range = run, x, model, stretch, range_
+        self.n_workers, self.batch_size = n_workers, batch_size
+        # What is looked at while replicas go on from the shared model.
+        self.view = QuantizedArray(model.buffer.copy(), model.format, model.scale, model.shape) if replicas else model
         self.examples, self.seconds, self.saturated, self.widened = 0, 0.0, 0, 0
-        self.block = max(1, _BLOCK // x.shape[1])
+        # Positions are examples of each worker's share; calls are cut between batches.
+        self.block = self._whole(_BLOCK // x.shape[1] // n_workers)
         self.next_look = self.regular_look = _FIRST_LOOK
-        # The first call finds out how fast this machine is. Calls may be cut anywhere: the bits stay the same.
-        self.at_most = max(n_threads, min(_FIRST_LOOK, self.block))
+        # The first call finds out how fast this machine is. Calls may be cut between any two batches: the bits stay the same.
+        self.at_most = min(self._whole(_FIRST_LOOK // n_workers), self.block)
+
+    def _whole(self, position: int) -> int:
+        """So many examples as whole batches, one at least."""
+        return max(self.batch_size, position // self.batch_size * self.batch_size)
 
     @property
     def gnps(self) -> float:
         return self.examples * self.x.shape[1] / self.seconds / 1e9 if self.seconds > 0 else 0.0
 
+    def state(self) -> tuple[np.ndarray, float]:
+        """The model as it stands, every update applied, in the coordinates of the data, and the intercept."""
+        intercept = self.run.snapshot(self.view.buffer)
+        self.view.scale = self.run.model_scale if self.stretch is None else self.run.model_scale / self.stretch
+        return dequantize(self.view, np.float64), intercept
+
     def coef(self) -> np.ndarray:
-        """The model as it stands, every update applied, in the coordinates of the data."""
-        self.run.flush()
-        self.model.scale = self.run.model_scale if self.stretch is None else self.run.model_scale / self.stretch
-        return dequantize(self.model, np.float64)
+        return self.state()[0]
 
     def epoch(self, epoch: int, step_size: float, callback: Callable[[TrainInfo], Any] | None) -> bool:
         """One pass over the data; True if the callback stopped it."""
-        m = self.x.shape[0]
+        share, before = self.run.share, self.examples
         at = 0
-        while at < m:
-            block_end = min(m, (at // self.block + 1) * self.block)
+        while at < share:
+            block_end = min(share, (at // self.block + 1) * self.block)
             end = min(block_end, at + self.at_most)
             if self.range is not None:
-                end = min(end, at + self.next_look - self.examples)
+                look = -(-(self.next_look - before) // self.n_workers)
+                end = min(end, max(at + self.batch_size, -(-look // self.batch_size) * self.batch_size))
             begin = time.perf_counter()
             bad = self.run.run(at, end)
             took = time.perf_counter() - begin
@@ -684,15 +750,17 @@ class _Loop:
                 _check_row(self.x, bad)
                 raise _diverged(step_size, bad)
             self.seconds += took
-            self.examples += end - at
-            self.at_most = max(1, min(self.block, int((end - at) * _CALL_SECONDS / max(took, 1e-9)), 4 * self.at_most))
+            self.examples = before + self.run.examples(end)
+            longest = min(int((end - at) * _CALL_SECONDS / max(took, 1e-9)), 4 * self.at_most)
+            self.at_most = min(self._whole(longest), self.block)
             at = end
-            if self.range is not None and self.examples == self.next_look:
+            if self.range is not None and self.examples >= self.next_look:
                 self.look()
             if callback is not None and (at == block_end or took > _CALL_SECONDS / 2):
                 info = TrainInfo(
-                    epoch, at, self.examples, self.seconds, self.gnps, self.run.model_scale, self.widened, self.coef
-                )
+                    epoch, self.run.examples(at), self.examples, self.seconds, self.gnps, self.run.model_scale, self.widened,
+                    self.coef,
+                )  # fmt: skip
                 if callback(info) is True:
                     return True
         return False
@@ -703,11 +771,13 @@ class _Loop:
 
     def look(self) -> None:
         """Widen the model's range if that pays."""
-        self.regular_look *= 2 if self.examples == self.regular_look else 1
+        while self.regular_look <= self.examples:
+            self.regular_look *= 2
         self.next_look = self.regular_look
         self.look_at_limit()
-        now = QuantizedArray(self.model.buffer, self.model.format, self.run.model_scale, self.model.shape)
-        if self.range.pays(now, self.run.intercept, self.examples):
+        intercept = self.run.intercept if self.view is self.model else self.run.snapshot(self.view.buffer)
+        now = QuantizedArray(self.view.buffer, self.model.format, self.run.model_scale, self.model.shape)
+        if self.range.pays(now, intercept, self.examples):
             self.run.widen()
             self.widened += 1
             self.saturated = 0

@@ -151,7 +151,7 @@ def test_nothing_else_is_written(D, M, random, isa, rng):
         y = problem.y.copy()
         job = Sgd(data, problem.stride, problem.rows, n, D, M, random, arena[128 : 128 + size], y, loss="logistic", step=0.5,
                   data_scale=problem.data_scale, model_scale=problem.model_scale, n_threads=2, isa=isa)  # fmt: skip
-        job.run(0, problem.rows)
+        job.run(0, job.share)
         job.flush()
         assert (arena[:128] == 0xA5).all()
         assert (arena[128 + size :] == 0xA5).all()
@@ -311,7 +311,10 @@ def test_threads_is_a_number_of_workers(rng):
     problem = Problem(rng, "8", "8", rows=64)
     job, _ = problem.driver("shared", n_threads=3)
     assert job.n_threads == 3
-    assert job.run(0, 64) == -1
+    assert job.share == 22  # 21, 21 and 22 rows
+    assert [job.examples(k) for k in (0, 1, 21, 22)] == [0, 3, 63, 64]
+    assert job.run(0, 22) == -1
+    assert 1 <= job.threads <= 3
     job.flush()
 
 

@@ -99,8 +99,8 @@ def test_two_workers_on_one_model_converge(M, random, isa, rng):
         job = Sgd(codes.reshape(-1).view(np.uint8), n, rows, n, "8", M, random, model.view(np.uint8), labels, loss="logistic",
                   step=2.0**-6, data_scale=1 / 127, model_scale=scale, n_threads=workers, isa=isa)  # fmt: skip
         for _ in range(5):
-            for first in range(0, rows, 1024):
-                assert job.run(first, first + 1024) == -1
+            for first in range(0, job.share, 512):
+                assert job.run(first, first + 512) == -1
         job.flush()
         losses[workers] = mean_loss(codes, labels, model.astype(np.float64) * scale)
     start = mean_loss(codes, labels, np.zeros(n))
@@ -149,7 +149,7 @@ def test_a_forked_child_can_train():
             model = np.zeros(n, dtype=np.int8)
             job = Sgd(codes.reshape(-1).view(np.uint8), n, rows, n, "8", "8", "shared", model.view(np.uint8), labels,
                       loss="logistic", step=0.1, data_scale=1 / 127, model_scale=3 / 127, n_threads=workers)
-            job.run(0, rows)
+            job.run(0, job.share)
             job.flush()
             return model.tobytes()
 

@@ -445,7 +445,7 @@ def test_several_threads_share_one_model_and_learn():
 class SlowClock:
     """A driver that takes a fixed time for each example, by a clock of its own."""
 
-    model_scale, intercept = 1.0, 0.0
+    model_scale, intercept, share = 1.0, 0.0, 20_000
 
     def __init__(self, seconds):
         self.per_example, self.now, self.calls = seconds, 0.0, []
@@ -458,8 +458,8 @@ class SlowClock:
         self.now += (last - first) * self.per_example
         return -1
 
-    def flush(self):
-        pass
+    def examples(self, position):
+        return position
 
 
 @pytest.mark.parametrize("per_example", [1e-9, 1e-6, 1e-4, 3e-3, 0.04])
@@ -468,7 +468,7 @@ def test_no_call_of_the_compiled_loop_takes_long(per_example, monkeypatch):
     clock = SlowClock(per_example)
     monkeypatch.setattr(sgd, "time", types.SimpleNamespace(perf_counter=clock.perf_counter))
     q = lp.from_codes(np.zeros((20_000, 8), np.int8), "8")
-    loop = sgd._Loop(clock, q, lp.quantize(np.zeros(8), "8", scale=1.0), None, None, 1)
+    loop = sgd._Loop(clock, q, lp.quantize(np.zeros(8), "8", scale=1.0), None, None, 1, 1, False)
     told = [0.0]
     loop.epoch(0, 0.1, lambda info: told.append(clock.now))
     assert sum(clock.calls) == 20_000

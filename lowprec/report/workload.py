@@ -126,7 +126,7 @@ class Workload:
         return problem
 
     def _sgd(
-        self, p: Problem, M: str, random: str, model: np.ndarray, scale: float, n_threads: int = 1
+        self, p: Problem, M: str, random: str, model: np.ndarray, scale: float, n_threads: int = 1, **options: Any
     ) -> Any:
         from lowprec._sgd import Sgd
 
@@ -147,6 +147,7 @@ class Workload:
             model_scale=scale,
             seed=self.seed,
             n_threads=n_threads,
+            **options,
         )
 
     def case(
@@ -159,6 +160,7 @@ class Workload:
         engine: str = "lowprec",
         n_threads: int = 1,
         run_seconds: float = 0.04,
+        **options: Any,
     ) -> Case:
         """Training with one signature, to be timed.
 
@@ -176,19 +178,22 @@ class Workload:
             Workers; the compiler's loop has one.
         run_seconds : float
             About how long a run takes.
+        **options
+            Of the training driver: ``sync_every``, ``prefetch`` and so on.
         """
         p = self.problem(D, n)
         start, scale = p.model(M)
         model = start.copy()
         if engine == "lowprec":
-            sgd = self._sgd(p, M, random, model, scale, n_threads)
-            settle = sgd.flush
+            sgd = self._sgd(p, M, random, model, scale, n_threads, **options)
+            settle, share, examples = sgd.flush, sgd.share, sgd.examples
         else:
             plain = baseline()
             if plain is None:
                 raise RuntimeError("this CPU cannot run the plain C loops of this build")
             from lowprec import kernels
 
+            settle, share, examples = _nothing, len(p.y), int
             sgd = plain.Baseline(
                 p.rows.view(FORMATS[D].dtype),
                 D,
@@ -202,7 +207,6 @@ class Workload:
                 lanes=kernels._rng_blocks(self.seed, 0, 1)[0],
                 mt_state=np.random.RandomState([self.seed, 0, 0, 0]).get_state()[1],
             )
-            settle = _nothing
         about = {
             "engine": engine,
             "signature": f"D{D}M{M}",
@@ -212,8 +216,9 @@ class Workload:
             "n": n,
             "n_rows": len(p.y),
             "threads": n_threads,
+            **options,
         }
-        run = _Run(sgd.run, settle, model, start, len(p.y), n, run_seconds)
+        run = _Run(sgd.run, settle, model, start, share, examples, n, run_seconds)
         return Case(about, run, self.buffer(D), FORMATS[D].bits, n_threads)
 
 
@@ -224,9 +229,10 @@ def _nothing() -> None:
 class _Run:
     """Train on the next stretch of the data, from the same model each time: the state must not drift."""
 
-    def __init__(self, run, settle, model, start, n_rows: int, n: int, seconds: float) -> None:
+    def __init__(self, run, settle, model, start, share: int, examples, n: int, seconds: float) -> None:
         self.run, self.settle, self.model, self.start = run, settle, model, start
-        self.n_rows, self.n, self.seconds = n_rows, n, seconds
+        self.n_rows, self.n, self.seconds = share, n, seconds  # rows of each worker
+        self.examples = examples  # of all workers, up to a position in their shares
         self.rows = 0  # of one run; found in the first
         self.at = 0
 
@@ -252,4 +258,5 @@ class _Run:
     def __call__(self) -> float:
         if not self.rows:
             self.rows = self._calibrate()
-        return self.rows * self.n / self._time(self.rows) / 1e9
+        elapsed = self._time(self.rows)
+        return (self.examples(self.at) - self.examples(self.at - self.rows)) * self.n / elapsed / 1e9
