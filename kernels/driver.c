@@ -19,14 +19,16 @@
 
 enum {
     LP_SPAN = 64, /* columns merged at once: whole cache lines, or for 4 bits half of one */
-    LP_APART = 8  /* float64 numbers from one worker's intercept to the next one's: a cache line */
+    LP_MANY = 127,
+    LP_APART = 8 /* float64 numbers from one worker's intercept to the next one's: a cache line */
 };
 
 /* ---- merging ---------------------------------------------------------------------------------------------------- */
 
 /* Columns [j, j + k) of the merged model, from those of the model and the replicas. */
 #define LP_DEF_MERGED(type, wide, name) \
-    static void name(const void *w, void *const *replicas, void *const *bases, int32_t workers, int64_t j, int k, wide sum[LP_SPAN]) \
+    static void name(const void *w, void *const *replicas, void *const *bases, int32_t workers, int64_t j, int k, \
+                     wide sum[LP_SPAN]) \
     { \
         const type *const model = (const type *)w + j; \
         for (int l = 0; l < k; l++) \
@@ -37,7 +39,8 @@ enum {
                 sum[l] += (wide)((wide)replica[l] - (wide)base[l]); \
         } \
     }
-LP_DEF_MERGED(int8_t, int32_t, lp_merged_8)
+LP_DEF_MERGED(int8_t, int16_t, lp_merged_8) /* no more than LP_MANY workers: 127 + 254 * 127 < 2^15 */
+LP_DEF_MERGED(int8_t, int32_t, lp_merged_8_many)
 LP_DEF_MERGED(int16_t, int32_t, lp_merged_16)
 LP_DEF_MERGED(float, float, lp_merged_32)
 
@@ -60,8 +63,15 @@ static void lp_merged_codes(const void *w, void *const *replicas, void *const *b
         return;
     }
     const int32_t top = lp_max_code(M);
+    if (M == 8 && workers <= LP_MANY) { /* SSE2 alone has no minimum and maximum of 32 bits */
+        int16_t narrow[LP_SPAN];
+        lp_merged_8(w, replicas, bases, workers, j, k, narrow);
+        for (int l = 0; l < k; l++)
+            ((int8_t *)codes)[l] = (int8_t)(narrow[l] > 127 ? 127 : narrow[l] < -127 ? -127 : narrow[l]);
+        return;
+    }
     int32_t sum[LP_SPAN];
-    (M == 4 ? lp_merged_4 : M == 8 ? lp_merged_8 : lp_merged_16)(w, replicas, bases, workers, j, k, sum);
+    (M == 4 ? lp_merged_4 : M == 8 ? lp_merged_8_many : lp_merged_16)(w, replicas, bases, workers, j, k, sum);
     for (int l = 0; l < k; l++)
         sum[l] = sum[l] > top ? top : sum[l] < -top ? -top : sum[l];
     if (M == 8)
@@ -184,7 +194,7 @@ static void lp_thread(lp_team *team, int32_t thread, int32_t threads, int64_t fi
     if (!team->started)
         for (int32_t t = thread; t < workers; t += threads) {
             LP_CRITICAL /* others may be merging already */
-            lp_fill_replica(team, t);
+                lp_fill_replica(team, t);
         }
     while (first < last) {
         const int64_t round = (first / team->sync_every + 1) * team->sync_every, end = round < last ? round : last;
