@@ -17,6 +17,7 @@ pytest.importorskip("rich")
 
 from lowprec.cli import main
 from lowprec.cli.speedups import parse_sizes
+from lowprec.prefetch import HardwarePrefetcherStatus
 
 
 def run(capsys, *args):
@@ -54,9 +55,27 @@ def test_info_is_read_by_a_program(capsys):
     assert {k["name"] for k in found["kernels"]} >= {"dot_8_8", "axpy_8_8_sr", "axpy_dot_32f_32f"}
     assert {(k["D"], k["M"]) for k in found["kernels"]} == {(d, m) for d in TOKENS for m in TOKENS}
     assert found["threads"]["default"] >= 1
+    assert found["hardware_prefetchers"]["reason"]
 
 
 TOKENS = ("4", "8", "16", "32f")
+
+
+@pytest.mark.parametrize(
+    ("enabled", "shown"),
+    [
+        ({0: True, 1: True}, "on; as they should"),
+        ({0: False, 1: False}, "off; as they should"),
+        ({0: True, 1: False}, "partly on; as they should"),
+        ({0: None}, "partly on; as they should"),
+        (None, "not switchable: as they should"),
+    ],
+)
+def test_info_shows_the_hardware_prefetchers(capsys, monkeypatch, enabled, shown):
+    status = HardwarePrefetcherStatus(enabled is not None, "as they should", enabled)
+    monkeypatch.setattr("lowprec.prefetch.hardware_prefetcher_status", lambda: status)
+    _, out, _ = run(capsys, "info")
+    assert f" {shown} " in next(line for line in out.splitlines() if "hardware prefetchers" in line)
 
 
 @pytest.mark.parametrize("isa", ["base"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from typing import Any
@@ -15,7 +16,7 @@ _TOKENS = ("4", "8", "16", "32f")
 
 def collect() -> dict[str, Any]:
     """Everything that ``lowprec info`` shows, as ``--json`` prints it."""
-    from lowprec import kernels, runtime
+    from lowprec import kernels, prefetch, runtime
 
     built = dict(kernels._isas())
     isas = []
@@ -46,6 +47,7 @@ def collect() -> dict[str, Any]:
     return {
         "machine": machine.machine_block(),
         "threads": {"openmp": runtime.openmp_enabled(), "default": runtime.effective_n_threads()},
+        "hardware_prefetchers": dataclasses.asdict(prefetch.hardware_prefetcher_status()),
         "isas": isas,
         "kernels": [{field: getattr(row, field) for field in fields} for row in rows],
     }
@@ -69,6 +71,13 @@ def kernel_table(rows: list[dict[str, Any]]) -> tables.Table:
     return table
 
 
+def prefetchers(status: dict[str, Any]) -> str:
+    """The state of the hardware prefetchers, and whether they can be switched, in a few words."""
+    found = set((status["enabled"] or {}).values())
+    state = {frozenset([True]): "on", frozenset([False]): "off"}.get(frozenset(found), "partly on")
+    return f"{state}; {status['reason']}" if found else f"not switchable: {status['reason']}"
+
+
 def info_tables(found: dict[str, Any]) -> list[tables.Table]:
     """What was collected, as tables to read."""
     m, threads = found["machine"], found["threads"]
@@ -84,6 +93,7 @@ def info_tables(found: dict[str, Any]) -> list[tables.Table]:
     about.add("memory", f"{tables.n_bytes(m['memory_bytes'])}; huge pages: {m['huge_pages'] or 'unknown'}")
     openmp = "OpenMP" if threads["openmp"] else "no OpenMP in this build: always one thread"
     about.add("threads", f"{threads['default']} by default; {openmp}")
+    about.add("hardware prefetchers", prefetchers(found["hardware_prefetchers"]))
     about.add("software", f"numpy {m['numpy']}, Python {m['python']}, {m['os']}")
     isas = tables.Table("Instruction sets", ["<", "<built", "<runs here", "<"])
     for isa in found["isas"]:
