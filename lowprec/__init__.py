@@ -7,6 +7,14 @@ The kernels are importable from `lowprec.kernels` by name, and ``lowprec.kernels
 
 from typing import TYPE_CHECKING
 
+try:
+    from . import kernels as _kernels  # noqa: F401 (the first to find that LOWPREC_ISA is wrong)
+except ImportError as _error:
+    from .cli import end_command
+
+    end_command(_error)
+    raise
+
 from .formats import Format
 from .ops import axpy, dot
 from .quantized import QuantizedArray, dequantize, from_codes, pack, quantize

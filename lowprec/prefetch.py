@@ -162,11 +162,11 @@ def _settle() -> None:
     if not _touched:
         _exchange_handlers(_on_signal, signal.SIG_DFL)
     if failed is not None:
-        path, error = failed
+        path, cause = failed
         raise RuntimeError(
-            f"hardware_prefetcher: {path} could not be put back ({error.strerror or error}); it is tried again when this process "
+            f"hardware_prefetcher: {path} could not be put back ({cause.strerror or cause}); it is tried again when this process "
             f"ends, and a restart of the machine resets it"
-        ) from error
+        ) from cause
 
 
 def _end(block: _Block) -> None:

@@ -90,6 +90,33 @@ def test_info_says_why_an_isa_is_not_used(isa):
     assert found["avx2"]["why"]
 
 
+def console_script(folder, name="lowprec"):
+    """What an installation puts on the PATH for the entry point of pyproject.toml."""
+    path = folder / name
+    path.write_text("import sys\nfrom lowprec.cli import main\nsys.exit(main())\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("how", ["command", "-m", "-X -m"])
+def test_a_wrong_isa_is_one_sentence(tmp_path, how):
+    start = {"command": [console_script(tmp_path)], "-m": ["-m", "lowprec"], "-X -m": ["-X", "utf8", "-m", "lowprec"]}[how]
+    environ = os.environ | {"LOWPREC_ISA": "nope", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, *start, "info"], env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("lowprec: error: LOWPREC_ISA=nope: no such ISA is built in; choose from base")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("how", ["script", "-m", "argument"])
+def test_other_programs_get_the_exception(tmp_path, how):
+    (tmp_path / "other.py").write_text("try:\n    import lowprec\nexcept ImportError as error:\n    print('caught', error)\n")
+    start = {"script": ["other.py"], "-m": ["-m", "other"], "argument": ["other.py", "-m", "lowprec"]}[how]
+    environ = os.environ | {"LOWPREC_ISA": "nope", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, *start], env=environ, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("caught LOWPREC_ISA=nope: no such ISA is built in")
+
+
 # ---- the module, help, a missing extra -----------------------------------------------------------------------------
 
 

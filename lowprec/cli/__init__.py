@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import sys
 from collections.abc import Sequence
 
-__all__ = ["main"]
+__all__ = ["end_command", "main"]
 
 #: Exit status of a command that was used wrongly, or whose input is bad.
 USAGE = 2
@@ -45,6 +47,17 @@ def main(args: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
         return _fail(error)
     return 0
+
+
+def end_command(error: ImportError) -> None:
+    """End the process with one line and status 2 if it is the command line; otherwise return.
+
+    For a package that cannot be imported, say because of ``LOWPREC_ISA``: importing this module imports the package before it, so
+    that `main` is never reached, and a traceback would hide the sentence.
+    """
+    script = os.path.basename(next(iter(sys.argv), ""))
+    if script == "lowprec" or (script == "-m" and ("-m", "lowprec") in itertools.pairwise(sys.orig_argv)):
+        sys.exit(_fail(error))
 
 
 def _fail(problem: object) -> int:
