@@ -52,13 +52,13 @@ BASELINE_X86 = ["-mavx2", "-mfma"]
 
 @dataclass
 class Module:
-    """A compiled module: one .pyx, C files, and C files that exist once per ISA (kernels/<stem>_<isa>.c)."""
+    """A compiled module: one .pyx, C files, and C files that exist for some ISAs (kernels/<stem>_<isa>.c)."""
 
     name: str
     pyx: str
     c_files: list = field(default_factory=list)
     per_isa: list = field(default_factory=list)
-    flags: list = field(default_factory=lambda: HAND_WRITTEN)
+    baseline: list = field(default_factory=list)  # built with the BASELINE flags
     openmp: bool = False  # built with OpenMP where the compiler has it; LP_OPENMP is then defined
 
 
@@ -66,7 +66,7 @@ MODULES = [
     Module("lowprec.kernels", "kernels.pyx", ["dispatch.c", "tables.c", "model.c", "random.c"], per_isa=["isa"]),
     Module("lowprec._sgd", "_sgd.pyx", ["driver.c"], openmp=True),
     Module("lowprec._quantize", "_quantize.pyx", per_isa=["quantize"]),
-    Module("lowprec.report._baseline", "_baseline.pyx", ["baseline.c"], flags=BASELINE),
+    Module("lowprec.report._baseline", "_baseline.pyx", ["tables.c"], per_isa=["proxy"], baseline=["baseline.c"]),
 ]
 
 
@@ -91,10 +91,12 @@ class BuildKernels(build_ext):
             ext.extra_compile_args += openmp
             ext.extra_link_args += openmp
 
-        machine = BASELINE_X86 if module.flags is BASELINE and "avx2" in self.isas else []
-        c_files = {f"{KERNELS}/{name}": module.flags + machine for name in module.c_files}
+        machine = BASELINE_X86 if "avx2" in self.isas else []
+        c_files = {f"{KERNELS}/{name}": HAND_WRITTEN for name in module.c_files}
+        c_files |= {f"{KERNELS}/{name}": BASELINE + machine for name in module.baseline}
         for stem in module.per_isa:
-            c_files |= {f"{KERNELS}/{stem}_{isa}.c": module.flags + flags for isa, flags in self.isas.items()}
+            each = {f"{KERNELS}/{stem}_{isa}.c": HAND_WRITTEN + flags for isa, flags in self.isas.items()}
+            c_files |= {path: flags for path, flags in each.items() if os.path.exists(path)}
         c_files = {path: flags + openmp + self.sanitize + self.werror for path, flags in c_files.items()}
 
         ext.depends = [*HEADERS, *c_files, "setup.py", self._settings(ext, c_files)]

@@ -49,7 +49,7 @@ static inline uint32_t mt19937(struct baseline_job *job)
     return t ^ (t >> 18);
 }
 
-/* ---- the loops: every integer pair of 8 and 16 bits with every random source, and float ---- */
+/* ---- the loops: every integer pair of 8 and 16 bits, and float ---- */
 
 /* The preprocessor compares RANDOM, so it needs numbers where C needs the enum. */
 #define BASELINE_NEAREST 0
@@ -60,65 +60,25 @@ static inline uint32_t mt19937(struct baseline_job *job)
 #define DATA int8_t
 #define MODEL int8_t
 #define MODEL_MAX 127
-#define LOOP loop_8_8
-#define RANDOM BASELINE_NEAREST
-#include "baseline_loop.h"
-#define LOOP loop_8_8_shared
-#define RANDOM BASELINE_SHARED
-#include "baseline_loop.h"
-#define LOOP loop_8_8_xorshift
-#define RANDOM BASELINE_XORSHIFT
-#include "baseline_loop.h"
-#define LOOP loop_8_8_mt19937
-#define RANDOM BASELINE_MT19937
-#include "baseline_loop.h"
+#define PAIR loop_8_8
+#include "baseline_pair.h"
 #undef DATA
 
 #define DATA int16_t
-#define LOOP loop_16_8
-#define RANDOM BASELINE_NEAREST
-#include "baseline_loop.h"
-#define LOOP loop_16_8_shared
-#define RANDOM BASELINE_SHARED
-#include "baseline_loop.h"
-#define LOOP loop_16_8_xorshift
-#define RANDOM BASELINE_XORSHIFT
-#include "baseline_loop.h"
-#define LOOP loop_16_8_mt19937
-#define RANDOM BASELINE_MT19937
-#include "baseline_loop.h"
+#define PAIR loop_16_8
+#include "baseline_pair.h"
 #undef MODEL
 #undef MODEL_MAX
 
 #define MODEL int16_t
 #define MODEL_MAX 32767
-#define LOOP loop_16_16
-#define RANDOM BASELINE_NEAREST
-#include "baseline_loop.h"
-#define LOOP loop_16_16_shared
-#define RANDOM BASELINE_SHARED
-#include "baseline_loop.h"
-#define LOOP loop_16_16_xorshift
-#define RANDOM BASELINE_XORSHIFT
-#include "baseline_loop.h"
-#define LOOP loop_16_16_mt19937
-#define RANDOM BASELINE_MT19937
-#include "baseline_loop.h"
+#define PAIR loop_16_16
+#include "baseline_pair.h"
 #undef DATA
 
 #define DATA int8_t
-#define LOOP loop_8_16
-#define RANDOM BASELINE_NEAREST
-#include "baseline_loop.h"
-#define LOOP loop_8_16_shared
-#define RANDOM BASELINE_SHARED
-#include "baseline_loop.h"
-#define LOOP loop_8_16_xorshift
-#define RANDOM BASELINE_XORSHIFT
-#include "baseline_loop.h"
-#define LOOP loop_8_16_mt19937
-#define RANDOM BASELINE_MT19937
-#include "baseline_loop.h"
+#define PAIR loop_8_16
+#include "baseline_pair.h"
 #undef DATA
 #undef MODEL
 #undef MODEL_MAX
@@ -126,23 +86,31 @@ static inline uint32_t mt19937(struct baseline_job *job)
 #define DATA float
 #define MODEL float
 #define MODEL_MAX 0
-#define LOOP loop_32f_32f
-#define RANDOM BASELINE_NEAREST
-#include "baseline_loop.h"
+#define PAIR loop_32f_32f
+#include "baseline_pair.h"
 
-baseline_epoch baseline_find(int data_bits, int model_bits, enum baseline_random random)
+baseline_epoch baseline_find(int data_bits, int model_bits, enum baseline_random random, int index_bits)
 {
-    static const baseline_epoch loops[2][2][4] = {
-        {{loop_8_8, loop_8_8_shared, loop_8_8_xorshift, loop_8_8_mt19937},
-         {loop_8_16, loop_8_16_shared, loop_8_16_xorshift, loop_8_16_mt19937}},
-        {{loop_16_8, loop_16_8_shared, loop_16_8_xorshift, loop_16_8_mt19937},
-         {loop_16_16, loop_16_16_shared, loop_16_16_xorshift, loop_16_16_mt19937}},
+    static const baseline_epoch dense[2][2][4] = {
+        {{loop_8_8_nearest, loop_8_8_shared, loop_8_8_xorshift, loop_8_8_mt19937},
+         {loop_8_16_nearest, loop_8_16_shared, loop_8_16_xorshift, loop_8_16_mt19937}},
+        {{loop_16_8_nearest, loop_16_8_shared, loop_16_8_xorshift, loop_16_8_mt19937},
+         {loop_16_16_nearest, loop_16_16_shared, loop_16_16_xorshift, loop_16_16_mt19937}},
     };
-    if (data_bits == 32 && model_bits == 32)
-        return loop_32f_32f;
-    if ((data_bits != 8 && data_bits != 16) || (model_bits != 8 && model_bits != 16))
+    static const baseline_epoch sparse[2][2][2] = {
+        {{loop_8_8_i16, loop_8_8_i32}, {loop_8_16_i16, loop_8_16_i32}},
+        {{loop_16_8_i16, loop_16_8_i32}, {loop_16_16_i16, loop_16_16_i32}},
+    };
+    const int is_float = data_bits == 32 && model_bits == 32;
+    if (!is_float && ((data_bits != 8 && data_bits != 16) || (model_bits != 8 && model_bits != 16)))
         return NULL;
-    return loops[data_bits == 16][model_bits == 16][random];
+    if (index_bits == 0)
+        return is_float ? loop_32f_32f_nearest : dense[data_bits == 16][model_bits == 16][random];
+    if ((index_bits != 16 && index_bits != 32) || (!is_float && random != BASELINE_SHARED))
+        return NULL;
+    if (is_float)
+        return index_bits == 16 ? loop_32f_32f_i16 : loop_32f_32f_i32;
+    return sparse[data_bits == 16][model_bits == 16][index_bits == 32];
 }
 
 /* ---- the roof and the probe ---- */

@@ -11,9 +11,12 @@
 /* Where the number added before rounding down comes from. The order is that of RANDOM_NAMES in _baseline.pyx. */
 enum baseline_random { BASELINE_NEAREST, BASELINE_SHARED, BASELINE_XORSHIFT, BASELINE_MT19937 };
 
-/* One training problem. Rows are contiguous, n elements each; a value is code * scale (scale 1 for floats). */
+/* One training problem. A value is code * scale (scale 1 for floats). Dense rows are contiguous, n elements each; row i of sparse
+ * data is elements indptr[i] to indptr[i + 1] of x and of index, the column numbers, which differ within a row. */
 struct baseline_job {
     const void *x;
+    const int64_t *indptr;
+    const void *index;
     void *w;
     const float *y; /* -1 or +1 */
     int64_t n;
@@ -27,8 +30,9 @@ struct baseline_job {
 
 typedef void (*baseline_epoch)(struct baseline_job *job, int64_t first, int64_t last);
 
-/* The loop for data and model of this many bits (8, 16; 32 is float and needs both). NULL if there is none. */
-baseline_epoch baseline_find(int data_bits, int model_bits, enum baseline_random random);
+/* The loop for data and model of this many bits (8, 16; 32 is float and needs both) and, for sparse data, column numbers of
+ * 16 or 32 bits (0: dense; sparse integers round with shared words only). NULL if there is none. */
+baseline_epoch baseline_find(int data_bits, int model_bits, enum baseline_random random, int index_bits);
 
 /* The flags this file was compiled with and the compiler, for the tables to print. */
 const char *baseline_flags(void);
