@@ -12,7 +12,8 @@ import pytest
 
 from lowprec import kernels
 from lowprec._sgd import Sgd
-from lowprec.report import files, machine, speedups, tables, timing, training
+from lowprec.report import files, machine, paper, speedups, tables, timing, training
+from lowprec.report.rows import FIELDS
 from lowprec.report.tables import Table
 from lowprec.report.timing import Case, geometric_mean, ratios, spread, take_turns
 from lowprec.report.workload import Workload, products
@@ -405,23 +406,30 @@ def test_the_machine_block_is_plain_data():
 
 
 def test_the_papers_figures():
-    paper = machine.paper()
-    assert len(paper["table2_gnps"]) == 9
-    assert paper["table2_gnps"]["D8M8"] == 3.339
-    assert paper["fig4c_ratio"] == {"D16M16": 5.43, "D8M16": 6.08, "D16M8": 7.97, "D8M8": 9.72}
-    assert set(paper["fig5b_gnps"]) == {"nearest", "shared", "xorshift", "mt19937"}
+    assert len(paper.base_throughput()) == len(paper.base_throughput(sparse=True)) == 9
+    assert (paper.base_throughput()["D8M8"], paper.base_throughput(sparse=True)["D8M8"]) == (3.339, 0.166)
+    assert paper.compiler_ratios() == {"D16M16": 5.43, "D8M16": 6.08, "D16M8": 7.97, "D8M8": 9.72}
+    assert paper.compiler_ratios(sparse=True)["D8M8"] == 1.4
+    assert paper.rounding_series("nearest")[2**14] == 5.719
+    assert paper.series("fig6a", "D8M8 nopf")[2**12] == 11.35
+    assert paper.series("fig6a", "no such line") == {}
+
+
+@pytest.mark.parametrize(("threads", "nearest"), [(1, 4), (2, 4), (4, 4), (6, 8), (12, 12), (16, 18), (64, 18)])
+def test_the_papers_threads(threads, nearest):
+    assert paper.nearest_threads(threads) == nearest
 
 
 def test_every_pair_is_measured_the_published_ones_first():
     order = speedups.base_order()
     assert len(order) == len(set(order)) == 16
-    assert set(order[:9]) == set(machine.paper()["table2_gnps"])
+    assert set(order[:9]) == set(paper.base_throughput())
 
 
 @pytest.mark.skipif(not SCHEMA.exists(), reason="the documentation is not beside the tests")
 def test_the_schema_names_every_field():
     text = SCHEMA.read_text()
-    for field in (*speedups.FIELDS, *training.FIELDS, *machine.machine_block()):
+    for field in (*FIELDS, *training.FIELDS, *machine.machine_block()):
         assert f"`{field}`" in text, field
 
 
@@ -441,7 +449,7 @@ def small_report():
 def test_a_report_is_complete(small_report):
     results, seen = small_report
     rows = results["rows"]
-    assert all(tuple(row) == speedups.FIELDS for row in rows)
+    assert all(tuple(row) == FIELDS for row in rows)
     count = {t: sum(row["table"] == t for row in rows) for t in {row["table"] for row in rows}}
     assert count["base"] == 16
     assert count["sizes"] == 8

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import platform
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["baseline", "caches", "huge_pages", "machine_block", "missing_flags", "paper", "usable_cpus"]
+__all__ = ["baseline", "caches", "huge_pages", "machine_block", "missing_flags", "usable_cpus"]
 
 _CPU0 = Path("/sys/devices/system/cpu/cpu0")
 
@@ -93,12 +91,6 @@ def baseline() -> Any | None:
     flags = _cpuinfo().get("flags")
     needed = [flag[2:] for flag in _baseline.FLAGS.split() if flag.startswith("-m")]
     return _baseline if flags is None or all(name in flags.split() for name in needed) else None
-
-
-@functools.cache
-def paper() -> dict[str, Any]:
-    """The figures of De Sa et al., ISCA 2017, that the tables show beside this machine's."""
-    return json.loads(resources.files("lowprec.report").joinpath("paper.json").read_text(encoding="utf-8"))
 
 
 def machine_block() -> dict[str, Any]:

@@ -7,52 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lowprec.report import machine, peer
+from lowprec.report import machine, paper, peer
 from lowprec.report.files import SCHEMA
-from lowprec.report.tables import NONE, Table, bar, between, n_bytes, number, power, share, times
-from lowprec.report.timing import (
-    Case,
-    Turns,
-    geometric_mean,
-    ratios,
-    read_gbps,
-    spread,
-    take_turns,
-)
+from lowprec.report.rows import make_row, ratio_fields, roof_rows, select
+from lowprec.report.tables import NONE, Table, bar, between, machine_table, number, power, share, times
+from lowprec.report.timing import Case, Turns, geometric_mean, take_turns
 from lowprec.report.workload import Workload
 
 __all__ = ["DEFAULT", "QUICK", "Options", "figures", "measure", "tables"]
-
-#: Every row of the results has these fields, in this order; docs/results-schema.md says what they mean.
-FIELDS = (
-    "table",
-    "engine",
-    "signature",
-    "D",
-    "M",
-    "random",
-    "n",
-    "n_rows",
-    "threads",
-    "bytes_per_number",
-    "gnps",
-    "gnps_q1",
-    "gnps_q3",
-    "roof_gnps",
-    "share",
-    "share_q1",
-    "share_q3",
-    "ratio",
-    "ratio_q1",
-    "ratio_q3",
-    "ratio_to",
-    "paper_gnps",
-    "paper_ratio",
-    "accuracy",
-    "prepare_seconds",
-    "probe_gops",
-    "runs",
-)
 
 _FLOAT = "D32fM32f"
 _SQUARE = ("D4M4", "D8M8", "D16M16", _FLOAT)
@@ -125,28 +87,9 @@ def split(signature: str) -> tuple[str, str]:
 
 def base_order() -> list[str]:
     """All sixteen signatures: the nine of the paper's Table 2 first, fastest there first."""
-    published = machine.paper()["table2_gnps"]
+    published = paper.base_throughput()
     every = [f"D{D}M{M}" for D in _TOKENS for M in _TOKENS]
     return sorted(published, key=lambda s: -published[s]) + [s for s in every if s not in published]
-
-
-def _row(table: str, turns: Turns | None = None, **fields: Any) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(FIELDS)
-    row["table"] = table
-    if turns is not None:
-        row |= turns.about | turns.summary()
-    row |= fields
-    if row["bytes_per_number"] is None and row["D"] is not None:
-        row["bytes_per_number"] = int(row["D"].rstrip("f")) / 8
-    unknown = set(row) - set(FIELDS)
-    if unknown:
-        raise KeyError(f"not fields of the results: {sorted(unknown)}")
-    return row
-
-
-def _ratio(turns: Turns, other: Turns, name: str) -> dict[str, Any]:
-    s = ratios(turns.gnps, other.gnps)
-    return {"ratio": s.median, "ratio_q1": s.q1, "ratio_q3": s.q3, "ratio_to": name}
 
 
 class _Measurement:
@@ -185,7 +128,7 @@ class _Measurement:
 
     def base(self) -> None:
         order = base_order()
-        published = machine.paper()["table2_gnps"]
+        published = paper.base_throughput()
         n = self.options.n
         found = dict(
             zip(order, self.turns("base", "Base throughput", [self.case(s, n) for s in order]), strict=True)
@@ -193,10 +136,10 @@ class _Measurement:
         for s in order:
             gnps = published.get(s)
             self.rows.append(
-                _row(
+                make_row(
                     "base",
                     found[s],
-                    **_ratio(found[s], found[_FLOAT], _FLOAT),
+                    **ratio_fields(found[s], found[_FLOAT], _FLOAT),
                     paper_gnps=gnps,
                     paper_ratio=None if gnps is None else gnps / published[_FLOAT],
                 )
@@ -209,13 +152,13 @@ class _Measurement:
         )
         for s in _SQUARE:
             for n in self.options.sizes:
-                self.rows.append(_row("sizes", found[s, n], **_ratio(found[s, n], found[_FLOAT, n], _FLOAT)))
+                self.rows.append(make_row("sizes", found[s, n], **ratio_fields(found[s, n], found[_FLOAT, n], _FLOAT)))
 
     def compiler(self) -> None:
         if not self.plain:
             self.done += _SHARES["compiler"]
             return
-        published = machine.paper()["fig4c_ratio"]
+        published = paper.compiler_ratios()
         keys = [(s, engine) for s in _PAIRS for engine in ("lowprec", "compiler")]
         make = [self.case(s, self.options.n, engine=engine) for s, engine in keys]
         found = dict(
@@ -224,10 +167,10 @@ class _Measurement:
         for s in _PAIRS:
             hand, plain = found[s, "lowprec"], found[s, "compiler"]
             self.rows.append(
-                _row("compiler", plain, ratio=1.0, ratio_q1=1.0, ratio_q3=1.0, ratio_to="compiler")
+                make_row("compiler", plain, ratio=1.0, ratio_q1=1.0, ratio_q3=1.0, ratio_to="compiler")
             )
             self.rows.append(
-                _row("compiler", hand, **_ratio(hand, plain, "compiler"), paper_ratio=published.get(s))
+                make_row("compiler", hand, **ratio_fields(hand, plain, "compiler"), paper_ratio=published.get(s))
             )
 
     def ladder(self) -> None:
@@ -236,16 +179,16 @@ class _Measurement:
         keys = [(s, *rung) for s in signatures for rung in rungs]
         make = [self.case(s, self.options.n, engine=engine, random=random) for s, engine, random in keys]
         found = dict(zip(keys, self.turns("ladder", "Rounding ladder", make), strict=True))
-        published = machine.paper()["fig5b_gnps"]
-        n = str(self.options.n)
+        published = {random: paper.rounding_series(random) for random in paper.ROUNDING_SERIES}
+        n = self.options.n
         for s, engine, random in keys:
             gnps = published[random].get(n) if (s, engine) == ("D16M16", "lowprec") else None
             first = rungs[0]
             self.rows.append(
-                _row(
+                make_row(
                     "ladder",
                     found[s, engine, random],
-                    **_ratio(found[s, engine, random], found[s, *first], " ".join(first)),
+                    **ratio_fields(found[s, engine, random], found[s, *first], " ".join(first)),
                     paper_gnps=gnps,
                     paper_ratio=None if gnps is None else gnps / published["mt19937"][n],
                 )
@@ -265,9 +208,9 @@ class _Measurement:
             made = peer.contenders(n, self.options.peer_bytes, self.options.seed)
             found = take_turns([c.case for c in made], seconds, tick=tick)
             for c, turns in zip(made, found, strict=True):
-                ratio = _ratio(turns, found[0], "scikit-learn")
+                ratio = ratio_fields(turns, found[0], "scikit-learn")
                 fields = {"accuracy": c.accuracy(), "prepare_seconds": c.prepare_seconds}
-                self.rows.append(_row("peer", turns, **ratio, **fields))
+                self.rows.append(make_row("peer", turns, **ratio, **fields))
             self.done += _SHARES["peer"] / len(sizes)
         if not sizes:
             self.done += _SHARES["peer"]
@@ -289,27 +232,7 @@ class _Measurement:
         found = dict(zip(keys, self.turns("threads", "All threads", make), strict=True))
         for s, n, t in keys:
             self.rows.append(
-                _row("threads", found[s, n, t], **_ratio(found[s, n, t], found[s, n, 1], "1 thread"))
-            )
-
-    def roof(self) -> None:
-        """The roof by itself: bytes per second of reading the data set, on one thread and on all."""
-        from lowprec import runtime
-
-        buffer = self.work.buffer("8")
-        for t in dict.fromkeys((1, runtime.effective_n_threads())):
-            s = spread([read_gbps(buffer, t) for _ in range(7)])
-            self.rows.append(
-                _row(
-                    "roof",
-                    engine="read",
-                    threads=t,
-                    bytes_per_number=1.0,
-                    gnps=s.median,
-                    gnps_q1=s.q1,
-                    gnps_q3=s.q3,
-                    runs=7,
-                )
+                make_row("threads", found[s, n, t], **ratio_fields(found[s, n, t], found[s, n, 1], "1 thread"))
             )
 
 
@@ -332,7 +255,7 @@ def measure(
     """
     begin = time.perf_counter()
     m = _Measurement(options, progress)
-    m.roof()
+    m.rows += roof_rows(m.work)
     for table in ("base", "sizes", "compiler", "ladder", "peer", "threads"):
         getattr(m, table)()
     progress("Done", "", 1.0)
@@ -351,19 +274,15 @@ def measure(
 # -------------------------------------------------------------------------------------------------------
 
 
-def _select(results: dict[str, Any], table: str) -> list[dict[str, Any]]:
-    return [row for row in results["rows"] if row["table"] == table]
-
-
 def tables(results: dict[str, Any]) -> list[Table]:
     """The results as tables to read, in order."""
-    made = [_roof_table(results), _base_table(results), _sizes_table(results), _compiler_table(results)]
+    made = [machine_table(results), _base_table(results), _sizes_table(results), _compiler_table(results)]
     made += [_ladder_table(results), _peer_table(results), _threads_table(results)]
     return [table for table in made if table is not None and table.rows]
 
 
 def _base_table(results: dict[str, Any]) -> Table:
-    rows = _select(results, "base")
+    rows = select(results, "base")
     table = Table(
         f"Base throughput of each signature: one thread, n = {power(rows[0]['n'])} (paper: Table 2)",
         ["<signature", "GNPS", "quartiles", "of roof", "<", "x float32", "paper GNPS", "paper ratio"],
@@ -390,7 +309,7 @@ def _base_table(results: dict[str, Any]) -> Table:
 
 
 def _sizes_table(results: dict[str, Any]) -> Table:
-    rows = _select(results, "sizes")
+    rows = select(results, "sizes")
     sizes = list(dict.fromkeys(row["n"] for row in rows))
     table = Table(
         "Throughput over model size, one thread: GNPS, share of the roof, ratio to float32",
@@ -407,7 +326,7 @@ def _sizes_table(results: dict[str, Any]) -> Table:
 
 
 def _compiler_table(results: dict[str, Any]) -> Table | None:
-    rows = _select(results, "compiler")
+    rows = select(results, "compiler")
     if not rows:
         return None
     table = Table(
@@ -442,7 +361,7 @@ def _compiler_table(results: dict[str, Any]) -> Table | None:
 
 
 def _ladder_table(results: dict[str, Any]) -> Table:
-    rows = _select(results, "ladder")
+    rows = select(results, "ladder")
     table = Table(
         f"The rounding ladder: n = {power(rows[0]['n'])} (paper: Fig 5b, D16M16, 18 threads)",
         ["<signature", "<loops", "<random words", "GNPS", "ladder", "<", "x mt19937", "paper"],
@@ -472,7 +391,7 @@ def _ladder_table(results: dict[str, Any]) -> Table:
 
 
 def _peer_table(results: dict[str, Any]) -> Table | None:
-    rows = _select(results, "peer")
+    rows = select(results, "peer")
     if not rows:
         return None
     table = Table(
@@ -504,7 +423,7 @@ def _peer_table(results: dict[str, Any]) -> Table | None:
 
 
 def _threads_table(results: dict[str, Any]) -> Table | None:
-    rows = _select(results, "threads")
+    rows = select(results, "threads")
     if not rows:
         return None
     many = max(row["threads"] for row in rows)
@@ -527,60 +446,18 @@ def _threads_table(results: dict[str, Any]) -> Table | None:
     return table
 
 
-def _roof_table(results: dict[str, Any]) -> Table:
-    m, options = results["machine"], results["options"]
-    table = Table("This machine", ["<", "<"])
-    cores = (
-        f"{m['cpus_usable']} of {m['cpus']} CPUs" if m["cpus_usable"] != m["cpus"] else f"{m['cpus']} CPUs"
-    )
-    table.add("CPU", f"{m['cpu']}, {cores}, governor {m['governor'] or 'not readable'}")
-    table.add(
-        "caches", ", ".join(f"{name} {n_bytes(size)}" for name, size in m["caches"].items()) or "not readable"
-    )
-    table.add(
-        "kernels",
-        f"{m['isa']} (built: {', '.join(m['isas_built'])}); OpenMP {'yes' if m['openmp'] else 'no'}",
-    )
-    table.add(
-        "compiler",
-        f"{m['compiler'] or 'plain C loops do not run on this CPU'} {m['baseline_flags'] or ''}".strip(),
-    )
-    table.add("software", f"lowprec {m['lowprec']}, numpy {m['numpy']}, Python {m['python']}, {m['os']}")
-    table.add(
-        "data set",
-        f"{n_bytes(options['n_bytes'])} of uniform numbers, huge pages: {m['huge_pages'] or 'unknown'}",
-    )
-    for row in _select(results, "roof"):
-        name = "one thread" if row["threads"] == 1 else f"{row['threads']} threads"
-        table.add(
-            f"roof, {name}", f"{number(row['gnps'])} GB/s read ({between(row['gnps_q1'], row['gnps_q3'])})"
-        )
-    table.add("noise", _noise(results["rows"]))
-    return table
-
-
-def _noise(rows: list[dict[str, Any]]) -> str:
-    """How steady the machine was, in a sentence."""
-    widths = [(row["gnps_q3"] - row["gnps_q1"]) / row["gnps"] for row in rows if (row["runs"] or 0) >= 3]
-    width = spread(widths).median if widths else 0.0
-    state = "steady" if width < 0.1 else "disturbed: trust the ratios and the shares, not the GNPS"
-    text = f"quartiles {width:.0%} of the median apart, {state}"
-    probes = [row["probe_gops"] for row in rows if row["probe_gops"] is not None]
-    return text + (f" (vector probe {number(min(probes))}-{number(max(probes))} Gop/s)" if probes else "")
-
-
 def figures(results: dict[str, Any]) -> dict[str, Any]:
     """The plots, by file name without its ending."""
     from lowprec.report import plots
 
     rows = results["rows"]
     made = {
-        "speedups-signatures": plots.signatures(_select(results, "base")),
-        "speedups-sizes": plots.sizes(_select(results, "sizes")),
-        "speedups-ladder": plots.ladder(_select(results, "ladder")),
+        "speedups-signatures": plots.signatures(select(results, "base")),
+        "speedups-sizes": plots.sizes(select(results, "sizes")),
+        "speedups-ladder": plots.ladder(select(results, "ladder")),
     }
     if any(row["table"] == "compiler" for row in rows):
         made["speedups-compiler"] = plots.compiler(
-            _select(results, "compiler"), results["machine"]["baseline_flags"]
+            select(results, "compiler"), results["machine"]["baseline_flags"]
         )
     return made

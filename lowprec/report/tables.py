@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lowprec.checks import need_extra
+from lowprec.report.timing import spread
 
-__all__ = ["Table", "bar", "console", "number", "power", "times", "to_markdown", "to_rich"]
+__all__ = ["Table", "bar", "console", "machine_table", "number", "power", "times", "to_markdown", "to_rich"]
 
 NONE = "-"
 
@@ -105,6 +106,49 @@ def n_bytes(value: float | None) -> str:
             return f"{value:.4g} {unit}"
         value /= 1024
     return f"{value:.4g} GiB"
+
+
+def machine_table(results: dict[str, Any]) -> Table:
+    """This machine, its roof, and how steady it was."""
+    m, options = results["machine"], results["options"]
+    table = Table("This machine", ["<", "<"])
+    cores = (
+        f"{m['cpus_usable']} of {m['cpus']} CPUs" if m["cpus_usable"] != m["cpus"] else f"{m['cpus']} CPUs"
+    )
+    table.add("CPU", f"{m['cpu']}, {cores}, governor {m['governor'] or 'not readable'}")
+    table.add(
+        "caches", ", ".join(f"{name} {n_bytes(size)}" for name, size in m["caches"].items()) or "not readable"
+    )
+    table.add(
+        "kernels",
+        f"{m['isa']} (built: {', '.join(m['isas_built'])}); OpenMP {'yes' if m['openmp'] else 'no'}",
+    )
+    table.add(
+        "compiler",
+        f"{m['compiler'] or 'plain C loops do not run on this CPU'} {m['baseline_flags'] or ''}".strip(),
+    )
+    table.add("software", f"lowprec {m['lowprec']}, numpy {m['numpy']}, Python {m['python']}, {m['os']}")
+    table.add(
+        "data set",
+        f"{n_bytes(options['n_bytes'])} of uniform numbers, huge pages: {m['huge_pages'] or 'unknown'}",
+    )
+    for row in (row for row in results["rows"] if row["table"] == "roof"):
+        name = "one thread" if row["threads"] == 1 else f"{row['threads']} threads"
+        table.add(
+            f"roof, {name}", f"{number(row['gnps'])} GB/s read ({between(row['gnps_q1'], row['gnps_q3'])})"
+        )
+    table.add("noise", _noise(results["rows"]))
+    return table
+
+
+def _noise(rows: list[dict[str, Any]]) -> str:
+    """How steady the machine was, in a sentence."""
+    widths = [(row["gnps_q3"] - row["gnps_q1"]) / row["gnps"] for row in rows if (row["runs"] or 0) >= 3]
+    width = spread(widths).median if widths else 0.0
+    state = "steady" if width < 0.1 else "disturbed: trust the ratios and the shares, not the GNPS"
+    text = f"quartiles {width:.0%} of the median apart, {state}"
+    probes = [row["probe_gops"] for row in rows if row["probe_gops"] is not None]
+    return text + (f" (vector probe {number(min(probes))}-{number(max(probes))} Gop/s)" if probes else "")
 
 
 def to_markdown(table: Table) -> str:

@@ -1,0 +1,67 @@
+"""The figures of De Sa et al., ISCA 2017 (doi 10.1145/3079856.3080248), that the tables show beside this machine's.
+
+``paper.json`` has every table and series; those of the figures were read off the printed vector graphics, to about 0.5 %.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable
+from importlib import resources
+from typing import Any
+
+__all__ = [
+    "FIG3_THREADS",
+    "MANY_THREADS",
+    "ROUNDING_SERIES",
+    "base_throughput",
+    "compiler_ratios",
+    "nearest_threads",
+    "published",
+    "rounding_series",
+    "series",
+]
+
+#: Threads of the paper's Fig 3, and of those figures that have one number of threads.
+FIG3_THREADS = (4, 8, 12, 18)
+MANY_THREADS = 18
+
+#: Fig 5b's names for the sources of random words.
+ROUNDING_SERIES = {"nearest": "biased", "shared": "XORSHIFT+sharing", "xorshift": "XORSHIFT", "mt19937": "mt19937"}
+
+
+@functools.cache
+def published() -> dict[str, Any]:
+    """Everything, as the file has it."""
+    return json.loads(resources.files("lowprec.report").joinpath("paper.json").read_text(encoding="utf-8"))
+
+
+def _kind(sparse: bool) -> str:
+    return "sparse" if sparse else "dense"
+
+
+def base_throughput(sparse: bool = False) -> dict[str, float]:
+    """Table 2: GNPS of one thread, by signature (without the index's term)."""
+    return {s: entry[_kind(sparse)] for s, entry in published()["table2_T1_gnps"].items()}
+
+
+def compiler_ratios(sparse: bool = False) -> dict[str, float]:
+    """Fig 4c: hand-written over the compiler's, a geometric mean over model sizes and threads, by signature."""
+    return {s: entry[_kind(sparse)] for s, entry in published()["fig4c_speedup_over_gcc_ofast"].items()}
+
+
+def series(figure: str, name: str) -> dict[int, float]:
+    """A line of a figure over model size: GNPS by n; empty where the figure has no such line."""
+    return {int(n): gnps for n, gnps in published()["figures"][figure]["series"].get(name, ())}
+
+
+def rounding_series(random: str) -> dict[int, float]:
+    """Fig 5b: GNPS by n of D16M16 with one source of random words."""
+    return series("fig5b", ROUNDING_SERIES[random])
+
+
+def nearest_threads(threads: int, choices: Iterable[int] = FIG3_THREADS) -> int:
+    """The paper's number of threads to compare `threads` with: the least that is as large, else the largest."""
+    ordered = sorted(choices)
+    return next((t for t in ordered if t >= threads), ordered[-1])
