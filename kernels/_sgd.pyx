@@ -1,6 +1,7 @@
 """The training loop's driver: data, labels and generators of each worker. Workers meet in ``kernels/driver.c``.
 
-The work itself is the ``sgd`` row of the kernel table (see ``kernels/stamp.h``): one call per worker and block of examples.
+The work itself is the ``sgd`` row of the kernel table (see ``kernels/stamp.h``), or for mini-batches ``lp_batch_sgd``
+(``kernels/batch.c``) over the ``batch`` rows: one call per worker and block of examples.
 """
 import os
 
@@ -8,7 +9,7 @@ import numpy as np
 
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_Import
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
@@ -66,6 +67,7 @@ cdef extern from "driver.h" nogil:
 cdef lp_capi *_capi = <lp_capi *>PyCapsule_Import("lowprec.kernels._capi", 0)
 
 _BITS = {"4": 4, "8": 8, "16": 16, "32f": 32}
+_GRADIENTS = {None: 0, "8": 8, "16": 16, "32f": 32}  # a number of bits, 0: exact
 _LOSSES = {"logistic": LP_LOGISTIC, "hinge": LP_HINGE, "squared": LP_SQUARED}
 _ROUNDINGS = {"nearest": LP_NEAREST, "shared": LP_SR, "xorshift": LP_SRX, "mt19937": LP_SRB}
 
@@ -99,6 +101,32 @@ cdef void *_cache_lines(int64_t n_bytes) except NULL:
     if memory == NULL:
         raise MemoryError
     return memory
+
+
+cdef void _free_batch(lp_batch *t) noexcept:
+    if t != NULL:
+        free(t.update.x)
+        free(t.update.steps)
+        free(t.update.pairs)
+        free(t.next.x)
+        free(t.next.ahead)
+        free(t.next.sums)
+        free(t.slope)
+        free(t.v)
+        free(t.mt)
+        free(t.words)
+        free(t)
+
+
+cdef void _set_batch_scales(lp_batch *t, double step, double data_scale, double model_scale, double data_limit) noexcept:
+    """The factors of a G term: one quantum of v is worth data_limit * sum|g| / (largest code of G)."""
+    cdef double top
+    if t.G == 32:
+        t.to_model = step * data_scale / model_scale
+    elif t.G != 0:
+        top = (1 << (t.G - 1)) - 1
+        t.to_codes = top * data_scale / data_limit
+        t.to_model = step * data_limit / top / model_scale
 
 
 cdef class Sgd:
@@ -150,12 +178,22 @@ cdef class Sgd:
         Its own step size.
     isa : str, optional
         Default: the active one.
+    batch_size : int
+        Examples whose gradients are summed before the model is written once. Batches begin where a call of :meth:`run` begins
+        a worker's share, so calls are to be cut at multiples of it.
+    gradient : {"8", "16", "32f"}, optional
+        Format in which the sum over a batch is held; rounded as the model is, by random words of its own (worker k: stream
+        2**32 + k). None: exact. With one, ``random`` has an effect for a 32f model too.
+    data_limit : float, optional
+        The largest magnitude in the data, in their own units: what a fixed-point ``gradient`` makes its range from. Needed
+        for 32f data; others know their own.
     """
     cdef lp_team team
     cdef lp_sgd *jobs
     cdef int32_t bits_x, bits_w, workers
     cdef int64_t n, n_rows
-    cdef double step, data_scale, scale, bias
+    cdef double step, data_scale, scale, bias, data_limit
+    cdef int64_t batch_size
     cdef object keep, order_kept
 
     def __cinit__(self):
@@ -165,7 +203,7 @@ cdef class Sgd:
     def __init__(self, x, int64_t row_stride, int64_t n_rows, int64_t n_features, D, M, random, model, y, *, loss, double step,
                  double data_scale, double model_scale, seed=0, int64_t refresh=1, int n_threads=1, order=None, weight=None,
                  intercept=None, double intercept_step=0.0, sync_every=None, bint together=False, cpus=None, prefetch=None,
-                 isa=None):
+                 isa=None, batch_size=1, gradient=None, data_limit=None):
         cdef const uint8_t[::1] xs = x
         cdef uint8_t[::1] ws = model
         cdef const float[::1] ys = y
@@ -233,11 +271,23 @@ cdef class Sgd:
                 if g.mt == NULL or g.words == NULL:
                     raise MemoryError
                 _capi.mt_seed(g.mt, seed_word, k)
+        self.team.fn = <lp_sgd_fn>row.fn
+        if batch_size < 1:
+            raise ValueError(f"Sgd: batch_size must be at least 1, got {batch_size}")
+        if gradient not in _GRADIENTS:
+            raise ValueError(f"Sgd: gradient must be None or one of 8, 16, 32f, got {gradient!r}")
+        if batch_size > 1 or gradient is not None:
+            self.batch_size = min(batch_size, n_rows)
+            self.data_limit = data_scale * (2**(self.bits_x - 1) - 1) if self.bits_x != 32 else data_limit or 0.0
+            if 0 < <int>_GRADIENTS[gradient] < 32 and not 0.0 < self.data_limit < float("inf"):
+                raise ValueError(f"Sgd: data_limit must be positive and finite for gradient={gradient!r}, got {data_limit}")
+            self.team.fn = _capi.batch_sgd
+            for k in range(n_threads):
+                self._make_batch(&self.jobs[k], _capi.isa_find(isa_name), rounding, _ROUNDINGS[random], gradient, seed_word, k)
         self._set_scales()
         self.set_order(order)
 
         self.team.jobs = self.jobs
-        self.team.fn = <lp_sgd_fn>row.fn
         self.team.workers, self.team.n_rows = n_threads, n_rows
         self.team.w, self.team.n, self.team.M = &ws[0], n_features, self.bits_w
         if intercept is not None:
@@ -273,6 +323,44 @@ cdef class Sgd:
                 self.jobs[k].intercept = &team.intercepts[8 * k]
         return 0
 
+    cdef int _make_batch(self, lp_sgd *g, const lp_isa *isa, int rounding, int source, gradient, uint64_t seed,
+                         int k) except -1:
+        """Give one worker what training on mini-batches needs."""
+        cdef int D = self.bits_x, M = self.bits_w, G = _GRADIENTS[gradient]
+        cdef int rounding_v = LP_NEAREST if G == 32 else source
+        cdef int64_t size = self.batch_size
+        cdef lp_batch *t = <lp_batch *>calloc(1, sizeof(lp_batch))
+        g.batch = t
+        if t == NULL:
+            raise MemoryError
+        t.size, t.D, t.M, t.G, t.rounding, t.rounding_v = size, D, M, G, rounding, rounding_v
+        t.step = <lp_batch_fn>_capi.find(isa, LP_BATCH, D, M, rounding).fn
+        t.update.x = <const uint8_t **>malloc((size + 1) * sizeof(uint8_t *))
+        t.update.steps = <lp_step *>malloc(size * sizeof(lp_step))
+        t.update.pairs = <int32_t *>malloc((size + 1) // 2 * sizeof(int32_t))
+        t.next.x = <const uint8_t **>malloc(size * sizeof(uint8_t *))
+        t.next.ahead = <const uint8_t **>malloc(size * sizeof(uint8_t *))
+        t.next.sums = malloc(size * (32 * sizeof(double) if D == 32 or M == 32 else sizeof(int64_t)))
+        t.slope = <double *>malloc(size * sizeof(double))
+        if (t.update.x == NULL or t.update.steps == NULL or t.update.pairs == NULL or t.next.x == NULL or t.next.ahead == NULL
+                or t.next.sums == NULL or t.slope == NULL):
+            raise MemoryError
+        if G == 0:
+            return 0
+        t.step_v = <lp_batch_fn>_capi.find(isa, LP_BATCH, D, G, rounding_v).fn
+        t.axpy = <lp_axpy_fn>_capi.find(isa, LP_AXPY, G, M, rounding).fn
+        t.v = malloc(LP_BLOCK * sizeof(float))
+        lp_rng_seed(&t.rng, seed, (<uint64_t>1 << 32) + k)
+        if t.v == NULL:
+            raise MemoryError
+        if rounding_v == LP_SRB:
+            t.mt = <lp_mt19937 *>malloc(sizeof(lp_mt19937))
+            t.words = malloc(LP_BLOCK * sizeof(uint32_t))
+            if t.mt == NULL or t.words == NULL:
+                raise MemoryError
+            _capi.mt_seed(t.mt, seed, (<uint64_t>1 << 32) + k)
+        return 0
+
     def __dealloc__(self):
         cdef int k
         if self.team.replicas != NULL and self.team.bases != NULL:
@@ -288,6 +376,7 @@ cdef class Sgd:
             for k in range(self.workers):
                 free(self.jobs[k].mt)
                 free(self.jobs[k].words)
+                _free_batch(self.jobs[k].batch)
             free(self.jobs)
 
     cdef int _set_scales(self) except -1:
@@ -295,6 +384,8 @@ cdef class Sgd:
         for k in range(self.workers):
             self.jobs[k].dot_scale = self.data_scale * self.scale
             self.jobs[k].step_scale = self.step * self.data_scale / self.scale
+            if self.jobs[k].batch != NULL:
+                _set_batch_scales(self.jobs[k].batch, self.step, self.data_scale, self.scale, self.data_limit)
         return 0
 
     def set_order(self, order):

@@ -6,7 +6,9 @@
  * axpy, 32f D, fixed M:      t = m x (float32), clipped to the model's whole range; w <- sat(w + floor(t) + (frac(t) > u)).
  * axpy, 32f M:               w <- w + m x, two float32 roundings.
  * dot, integers:             exact; int64, safe to n = 2^33 (2^30 per product).
- * dot, 32f on a side:        element j into float32 partial sum j mod 32, flushed to float64 every LP_BLOCK elements. */
+ * dot, 32f on a side:        element j into float32 partial sum j mod 32, flushed to float64 every LP_BLOCK elements.
+ *
+ * batch: the axpy's formulas with a sum over rows in the place of mu 2^e x or m x (float32: in order, from the first product on). */
 #ifndef LP_BODY_BASE_H
 #define LP_BODY_BASE_H
 
@@ -68,19 +70,24 @@ LP_INLINE int32_t lp_sat(int64_t v, int bits)
     return v > top ? top : v < -top ? -top : (int32_t)v;
 }
 
+/* w_j <- sat(w_j + floor(t) + (frac(t) > u)) */
+LP_INLINE void lp_add_float(int M, void *w, int64_t j, float t, float u)
+{
+    const float hi = 2.0f * (float)lp_max_code(M), lo = -hi;
+    t = t > hi ? hi : t;
+    t = t > lo ? t : lo; /* a NaN ends here too */
+    int32_t f = (int32_t)t;
+    f -= (float)f > t;
+    lp_put(w, M, j, lp_sat((int64_t)lp_get(w, M, j) + f + (t - (float)f > u), M));
+}
+
 LP_INLINE void lp_axpy_one(int D, int M, const lp_step *s, const void *x, void *w, int64_t j, uint32_t r, float u)
 {
     if (M == 32) {
         float product = s->m * lp_getf(x, D, j);
         ((float *)w)[j] = ((float *)w)[j] + product;
     } else if (D == 32) {
-        const float hi = 2.0f * (float)lp_max_code(M), lo = -hi;
-        float t = s->m * ((const float *)x)[j];
-        t = t > hi ? hi : t;
-        t = t > lo ? t : lo; /* a NaN ends here too */
-        int32_t f = (int32_t)t;
-        f -= (float)f > t;
-        lp_put(w, M, j, lp_sat((int64_t)lp_get(w, M, j) + f + (t - (float)f > u), M));
+        lp_add_float(M, w, j, s->m * ((const float *)x)[j], u);
     } else {
         int32_t p = s->mu * lp_get(x, D, j);
         int64_t q = s->e == 0 ? (p + (int32_t)r) >> 16 : ((int64_t)p * ((int64_t)1 << s->e) + r) >> 16;
@@ -108,15 +115,6 @@ LP_INLINE void lp_group_base(int axpy, int dot, int D, int M, const lp_step *s, 
             *isum += sum;
         }
     }
-}
-
-/* The fixed reduction tree of the 32 float64 sums. */
-LP_INLINE double lp_tree(double sum[32])
-{
-    for (int s = 16; s > 0; s >>= 1)
-        for (int l = 0; l < s; l++)
-            sum[l] = sum[l] + sum[l + s];
-    return sum[0];
 }
 
 LP_INLINE lp_sum lp_body_base(int rest, int axpy, int dot, int D, int M, int R, const lp_step *s, const void *x, void *w,
@@ -151,6 +149,98 @@ LP_INLINE lp_sum lp_body_base(int rest, int axpy, int dot, int D, int M, int R, 
     }
     result.f = !dot ? 0.0 : floats ? lp_tree(sum) : (double)result.i;
     return result;
+}
+
+/* ---- batches: see lp_batch_fn ------------------------------------------------------------------------------------ */
+
+/* w_j <- sat(w_j + floor((high 2^16 + low + r) / 2^16)) */
+LP_INLINE void lp_add_one(int M, void *w, int64_t j, int64_t high, int64_t low, uint32_t r)
+{
+    lp_put(w, M, j, lp_sat(lp_get(w, M, j) + high + ((low + (int64_t)r) >> 16), M));
+}
+
+/* The update of elements j .. j + k - 1, k <= 32, l further in the rows. wide: 32 bits do not hold the sums of integers. Then the
+ * halves of the products are added up apart, 2^47 / 2^16 and 2^16 each, so that int64 holds them whatever the number of rows. */
+LP_INLINE void lp_update_group(int wide, int D, int M, const lp_update *u, void *w, int64_t j, int64_t l0, int k,
+                               const lp_words *t)
+{
+    if (D == 32 || M == 32) {
+        float s[32];
+        for (int64_t b = 0; b < u->count; b++) {
+            const float m = u->steps[b].m;
+            for (int l = 0; l < k; l++) {
+                const float product = m * lp_getf(u->x[b], D, l0 + l);
+                s[l] = b == 0 ? product : s[l] + product;
+            }
+        }
+        for (int l = 0; l < k; l++) {
+            if (M == 32)
+                ((float *)w)[j + l] = ((float *)w)[j + l] + s[l];
+            else
+                lp_add_float(M, w, j + l, s[l], t->u[l]);
+        }
+    } else if (wide) {
+        int64_t high[32] = {0}, low[32] = {0};
+        for (int64_t b = 0; b < u->count; b++) {
+            const int64_t factor = (int64_t)u->steps[b].mu * ((int64_t)1 << u->steps[b].e);
+            for (int l = 0; l < k; l++) {
+                const int64_t product = factor * lp_get(u->x[b], D, l0 + l);
+                high[l] += product >> 16;
+                low[l] += product & 0xFFFF;
+            }
+        }
+        for (int l = 0; l < k; l++)
+            lp_add_one(M, w, j + l, high[l], low[l], t->r[l]);
+    } else {
+        int32_t s[32] = {0};
+        for (int64_t b = 0; b < u->count; b++) {
+            const int32_t factor = u->steps[b].mu * (1 << u->steps[b].e);
+            for (int l = 0; l < k; l++)
+                s[l] += factor * lp_get(u->x[b], D, l0 + l);
+        }
+        for (int l = 0; l < k; l++)
+            lp_add_one(M, w, j + l, 0, s[l], t->r[l]);
+    }
+}
+
+LP_INLINE void lp_batch_base(int D, int M, int R, const lp_update *u, const lp_products *p, void *w, int64_t j, int64_t n,
+                             void *random)
+{
+    const int words = M != 32;
+    lp_words t;
+    if (u->count > 0) {
+        /* with r, every sum is below 2^31: reach 2^(D-1) + 2^16 <= 2^31 */
+        const int wide = D != 32 && u->reach > (((int64_t)1 << 31) - 65536) >> (D - 1);
+        if (words && (R == LP_NEAREST || R == LP_SR))
+            lp_words_fixed(&t, D, R, random);
+        for (int64_t l = 0; l < n; l += 32) {
+            const int k = n - l < 32 ? (int)(n - l) : 32;
+            if (words && (R == LP_SRX || R == LP_SRB))
+                lp_words_fresh(&t, D, R, random, l, k);
+            if (wide)
+                lp_update_group(1, D, M, u, w, l, j + l, k, &t);
+            else if (k == 32)
+                lp_update_group(0, D, M, u, w, l, j + l, 32, &t);
+            else
+                lp_update_group(0, D, M, u, w, l, j + l, k, &t);
+        }
+    }
+    for (int64_t b = 0; b < p->count; b++) {
+        const uint8_t *x = p->x[b] + lp_bytes(D, j);
+        int64_t sum = 0;
+        float part[32] = {0};
+        int64_t l = 0;
+        for (; l + 32 <= n; l += 32)
+            lp_group_base(0, 1, D, M, NULL, NULL, w, x, l, 32, NULL, &sum, part);
+        if (l < n)
+            lp_group_base(0, 1, D, M, NULL, NULL, w, x, l, (int)(n - l), NULL, &sum, part);
+        if (D == 32 || M == 32) {
+            double *sums = (double *)p->sums + 32 * b;
+            for (int lane = 0; lane < 32; lane++)
+                sums[lane] = sums[lane] + (double)part[lane];
+        } else
+            ((int64_t *)p->sums)[b] += sum;
+    }
 }
 
 #endif

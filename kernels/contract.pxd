@@ -2,7 +2,8 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "lowprec.h" nogil:
-    enum: LP_DOT, LP_AXPY, LP_AXPY_DOT, LP_SGD
+    enum: LP_DOT, LP_AXPY, LP_AXPY_DOT, LP_SGD, LP_BATCH
+    enum: LP_BLOCK
     enum: LP_NEAREST, LP_SR, LP_SRX, LP_SRB
     enum: LP_LOGISTIC, LP_HINGE, LP_SQUARED
     enum: LP_DISTANCE
@@ -24,6 +25,8 @@ cdef extern from "lowprec.h" nogil:
     ctypedef struct lp_mt19937:
         uint32_t state[624]
         int index
+
+    ctypedef struct lp_batch
 
     ctypedef struct lp_sgd:
         const uint8_t *x
@@ -50,12 +53,49 @@ cdef extern from "lowprec.h" nogil:
         lp_step step
         const uint8_t *pending_x
         int64_t bad_row
+        lp_batch *batch
+
+    ctypedef struct lp_update:
+        const uint8_t **x
+        lp_step *steps
+        int32_t *pairs
+        int64_t count
+        int64_t reach
+        int32_t e
+
+    ctypedef struct lp_products:
+        const uint8_t **x
+        const uint8_t **ahead
+        int64_t count
+        void *sums
 
     ctypedef lp_sum (*lp_dot_fn)(const void *x, const void *w, int64_t n) noexcept nogil
     ctypedef void (*lp_axpy_fn)(const lp_step *step, const void *x, void *w, int64_t n, void *random) noexcept nogil
     ctypedef lp_sum (*lp_axpy_dot_fn)(const lp_step *step, const void *x, void *w, const void *x_next, int64_t n,
                                       void *random) noexcept nogil
     ctypedef void (*lp_sgd_fn)(lp_sgd *job, int64_t first, int64_t last) noexcept nogil
+    ctypedef void (*lp_batch_fn)(const lp_update *u, const lp_products *p, void *w, int64_t j, int64_t n,
+                                 void *random) noexcept nogil
+
+    ctypedef struct lp_batch:
+        int64_t size
+        int32_t D
+        int32_t M
+        int32_t rounding
+        int32_t G
+        int32_t rounding_v
+        lp_batch_fn step
+        lp_update update
+        lp_products next
+        double *slope
+        lp_batch_fn step_v
+        lp_axpy_fn axpy
+        void *v
+        double to_codes
+        double to_model
+        lp_rng rng
+        lp_mt19937 *mt
+        void *words
 
     ctypedef struct lp_kernel:
         const char *name
@@ -77,6 +117,7 @@ cdef extern from "lowprec.h" nogil:
         void (*mt_seed)(lp_mt19937 *mt, uint64_t seed, uint64_t stream) noexcept nogil
         int64_t (*at_limit)(const void *w, int64_t n, int M) noexcept nogil
         void (*widen)(void *w, int64_t n, int M) noexcept nogil
+        lp_sgd_fn batch_sgd
 
     const lp_isa *lp_isas[]
     const lp_isa *lp_isa_find(const char *name)
@@ -86,6 +127,8 @@ cdef extern from "lowprec.h" nogil:
     void lp_mt19937_seed(lp_mt19937 *mt, uint64_t seed, uint64_t stream)
     void lp_mt19937_fill(lp_mt19937 *mt, void *words, int64_t n, int D)
     void lp_tables_init()
+    void lp_batch_sgd(lp_sgd *g, int64_t first, int64_t last)
+    void lp_update_add(lp_update *u, const uint8_t *x, const lp_step *step)
     int64_t lp_at_limit(const void *w, int64_t n, int M)
     void lp_widen(void *w, int64_t n, int M)
 
@@ -93,5 +136,6 @@ cdef extern from "scalar.h" nogil:
     void lp_rng_seed(lp_rng *rng, uint64_t seed, uint64_t stream)
     void lp_rng_draw(uint64_t *lane)
     uint64_t lp_xorshift64(uint64_t x)
+    double lp_tree(double *sums)
     void lp_make_step(lp_step *s, double m, int D, int M, int stochastic, uint64_t draw)
     double lp_loss_step(int loss, double sum, double scale, double b, double y, double k, int *finite)

@@ -10,6 +10,7 @@ static int has_avx2(void)
 #define LP_RUNNABLE has_avx2
 #define LP_BODY lp_body_avx2
 #define LP_DRAW lp_draw_avx2
+#define LP_BATCH_BODY lp_batch_base
 #define LP_WHOLE lp_whole_avx2
 #define LP_REGULAR lp_regular_avx2
 #include "stamp.h"

@@ -13,6 +13,7 @@ static int always(void) { return 1; }
 #define LP_RUNNABLE always
 #define LP_BODY lp_body_base
 #define LP_DRAW lp_draw_base
+#define LP_BATCH_BODY lp_batch_base
 #define LP_WHOLE(D, M, n) 0 /* one body is enough here: an example a call */
 #define LP_REGULAR(D, M, step) 1
 #include "stamp.h"

@@ -16,7 +16,7 @@ cimport numpy as cnp
 from cpython.number cimport PyNumber_Index
 from cpython.pycapsule cimport PyCapsule_New
 from libc.math cimport isfinite
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from contract cimport *
 
@@ -356,7 +356,7 @@ cdef int _build() except -1:
     while lp_isas[k] != NULL:
         _tables[lp_isas[k].name.decode()] = tuple(
             _record(lp_isas[k], &lp_isas[k].kernels[j])
-            for j in range(lp_isas[k].count) if lp_isas[k].kernels[j].op != LP_SGD)
+            for j in range(lp_isas[k].count) if lp_isas[k].kernels[j].op not in (LP_SGD, LP_BATCH))
         k += 1
     return 0
 
@@ -441,6 +441,57 @@ def _loss_derivative(loss, double p, double y):
     return -lp_loss_step(_LOSSES[loss], p, 1.0, 0.0, y, 1.0, &finite)
 
 
+def _batch(isa, D, M, rounding, m, rows, w, rows_next, int64_t n, words=None, seed=0, stream=0):
+    """One call of the row ``batch_D_M[_r]`` for each 4096 columns: steps ``m`` of ``rows`` into ``w``, then the products of
+    ``rows_next`` with the new ``w``, as a list. Rows, w and words are NumPy arrays as the other kernels take them."""
+    cdef lp_update u
+    cdef lp_products p
+    cdef lp_rng rng
+    cdef lp_step step
+    cdef uint64_t draw = 0
+    cdef int64_t j, b
+    cdef void *random = rng.lane
+    bits = {token: k for k, token in _TOKENS.items()}
+    cdef int d = bits[D], c = bits[M]
+    cdef int R = {name: k for k, name in _ROUNDINGS.items()}[rounding]
+    cdef const lp_isa *table = lp_isa_find(isa.encode())
+    if not table.runnable():
+        raise RuntimeError(f"this CPU does not run ISA {isa}")
+    cdef const lp_kernel *row = lp_find(table, LP_BATCH, d, c, R)
+    cdef int64_t count = len(rows), count_next = len(rows_next)
+    cdef uint64_t[::1] addresses = np.zeros(count + 1 + count_next, dtype=np.uint64)
+    cdef uint8_t[::1] steps = np.zeros((count + 1) * sizeof(lp_step), dtype=np.uint8)
+    cdef int32_t[::1] pairs = np.zeros(count // 2 + 1, dtype=np.int32)
+    cdef bint floats = d == 32 or c == 32
+    sums = np.zeros((count_next + 1) * (32 if floats else 1), dtype=np.float64 if floats else np.int64)
+    cdef uint64_t at = w.ctypes.data, fresh = 0 if words is None else words.ctypes.data
+    u.x = <const uint8_t **>&addresses[0]
+    u.steps = <lp_step *>&steps[0]
+    u.pairs = &pairs[0]
+    u.count = 0
+    p.x = u.x + count + 1
+    p.ahead = p.x
+    p.count = count_next
+    p.sums = <void *><uint64_t>sums.ctypes.data
+    _seed(&rng, seed, stream)
+    for b in range(count):
+        if R != LP_NEAREST and not floats:
+            draw = rng.scalar = lp_xorshift64(rng.scalar)
+        lp_make_step(&step, m[b], d, c, R != LP_NEAREST, draw)
+        lp_update_add(&u, <const uint8_t *><uint64_t>rows[b].ctypes.data, &step)
+    if R == LP_SR:
+        lp_rng_draw(rng.lane)
+    for b in range(count_next):
+        p.x[b] = <const uint8_t *><uint64_t>rows_next[b].ctypes.data
+    for j in range(0, n, 4096):
+        if R == LP_SRB:
+            random = <void *><uint64_t>(fresh + j * (4 if d == 32 else 2))
+        (<lp_batch_fn>row.fn)(&u, &p, <void *><uint64_t>(at + j * c // 8), j, min(n - j, 4096), random)
+    if not floats:
+        return sums[:count_next].tolist()
+    return [lp_tree(<double *><void *><uint64_t>lane.ctypes.data) for lane in sums[: 32 * count_next].reshape(-1, 32)]
+
+
 # ---- for _sgd: the tables, without linking the C code twice ----
 
 cdef lp_capi _functions
@@ -449,4 +500,5 @@ _functions.find = lp_find
 _functions.mt_seed = lp_mt19937_seed
 _functions.at_limit = lp_at_limit
 _functions.widen = lp_widen
+_functions.batch_sgd = lp_batch_sgd
 _capi = PyCapsule_New(&_functions, "lowprec.kernels._capi", NULL)

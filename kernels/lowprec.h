@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum lp_op { LP_DOT, LP_AXPY, LP_AXPY_DOT, LP_SGD };
+enum lp_op { LP_DOT, LP_AXPY, LP_AXPY_DOT, LP_SGD, LP_BATCH };
 enum lp_rounding { LP_NEAREST, LP_SR, LP_SRX, LP_SRB };
 enum lp_loss { LP_LOGISTIC, LP_HINGE, LP_SQUARED };
 
@@ -72,7 +72,26 @@ typedef struct lp_sgd {
     lp_step step;
     const uint8_t *pending_x; /* its row */
     int64_t bad_row;          /* the first row whose product was not finite, or -1 */
+    struct lp_batch *batch;   /* mini-batches, or NULL: an update for each example */
 } lp_sgd;
+
+/* The rows that one update of a batch adds to the model, and the step of each. */
+typedef struct lp_update {
+    const uint8_t **x; /* the rows' first bytes, count + 1 of them: the last is there twice, for who reads two at a time */
+    lp_step *steps;
+    int32_t *pairs; /* mu of row 2 k in the low half, of row 2 k + 1 (0 where there is none) in the high one; where e is 0 */
+    int64_t count;
+    int64_t reach; /* sum of |mu| 2^e: no sum over the rows is larger than reach 2^(D-1) */
+    int32_t e;     /* the largest */
+} lp_update;
+
+/* The rows whose products with the model a batch takes. */
+typedef struct lp_products {
+    const uint8_t **x;     /* the rows' first bytes */
+    const uint8_t **ahead; /* rows to be prefetched meanwhile */
+    int64_t count;
+    void *sums; /* added to: int64_t for each row; double[32] where a format is 32f, the sums that lp_tree reduces */
+} lp_products;
 
 /* random: LP_NEAREST: NULL. LP_SR: const uint64_t block[8]. LP_SRX: uint64_t lane[8], advanced. LP_SRB: one word per
  * element, const uint16_t * for integer data, const uint32_t * for 32f data. */
@@ -80,6 +99,32 @@ typedef lp_sum (*lp_dot_fn)(const void *x, const void *w, int64_t n);
 typedef void (*lp_axpy_fn)(const lp_step *step, const void *x, void *w, int64_t n, void *random);
 typedef lp_sum (*lp_axpy_dot_fn)(const lp_step *step, const void *x, void *w, const void *x_next, int64_t n, void *random);
 typedef void (*lp_sgd_fn)(lp_sgd *job, int64_t first, int64_t last); /* positions [first, last) of the epoch */
+
+/* Columns [j, j + n) of a batch, n <= LP_BLOCK, j a multiple of LP_BLOCK: one write of w for all rows of u, then the products of
+ * p's rows with the new w. w and LP_SRB's words begin at column j, the rows at column 0. */
+typedef void (*lp_batch_fn)(const lp_update *u, const lp_products *p, void *w, int64_t j, int64_t n, void *random);
+
+/* What a worker that trains on mini-batches has besides its lp_sgd. */
+typedef struct lp_batch {
+    int64_t size; /* examples of a batch */
+    int32_t D, M, rounding;
+    int32_t G, rounding_v; /* bits and rounding of the gradient numbers; 0: they are exact */
+    lp_batch_fn step;      /* D x M */
+    lp_update update;      /* the batch that is still to be applied: its rows, if count > 0 */
+    lp_products next;
+    double *slope; /* their steps, before these are rounded */
+    /* the rest for G alone: the batch's sum is written to v by step_v (D x G), v added to the model by axpy (G x M) */
+    lp_batch_fn step_v;
+    lp_axpy_fn axpy;
+    lp_step axpy_step;
+    void *v;                   /* room for LP_BLOCK numbers */
+    double to_codes, to_model; /* see _set_scales in _sgd.pyx */
+    int64_t refresh_left;      /* random words of v */
+    uint64_t block[8];
+    lp_rng rng;
+    lp_mt19937 *mt;
+    void *words;
+} lp_batch;
 
 typedef struct lp_kernel {
     const char *name; /* "axpy_8_16_sr" */
@@ -113,6 +158,7 @@ typedef struct lp_capi {
     void (*mt_seed)(lp_mt19937 *mt, uint64_t seed, uint64_t stream);
     int64_t (*at_limit)(const void *w, int64_t n, int M);
     void (*widen)(void *w, int64_t n, int M);
+    lp_sgd_fn batch_sgd;
 } lp_capi;
 
 /* random.c */
@@ -123,6 +169,10 @@ void lp_mt19937_fill(lp_mt19937 *mt, void *words, int64_t n, int D);
 extern double lp_logistic_table[][4];
 extern float lp_reciprocal[2049];
 void lp_tables_init(void);
+
+/* batch.c */
+void lp_batch_sgd(lp_sgd *g, int64_t first, int64_t last);
+void lp_update_add(lp_update *u, const uint8_t *x, const lp_step *step);
 
 /* model.c */
 int64_t lp_at_limit(const void *w, int64_t n, int M);

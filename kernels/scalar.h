@@ -112,6 +112,17 @@ LP_INLINE void lp_make_step(lp_step *s, double m, int D, int M, int stochastic, 
     lp_make_step16(s, m * 65536.0, D, M, stochastic, draw);
 }
 
+/* ---- sums of products of pairs with 32f ------------------------------------------------------------------------- */
+
+/* The fixed reduction tree of the 32 float64 sums. */
+LP_INLINE double lp_tree(double sum[32])
+{
+    for (int s = 16; s > 0; s >>= 1)
+        for (int l = 0; l < s; l++)
+            sum[l] = sum[l] + sum[l + s];
+    return sum[0];
+}
+
 /* ---- loss derivatives ------------------------------------------------------------------------------------------- */
 
 #define LP_LOGISTIC_RANGE 32 /* the table covers t in [-32, 32], 16 cubics to the unit */

@@ -1,5 +1,5 @@
 /* Stamps one complete table from LP_BODY. An ISA's unit defines LP_ISA (its name), LP_BODY (its always-inline body), LP_DRAW
- * (advance the lanes, copy them to a block), LP_WHOLE and LP_REGULAR (when its body needs no rest) and LP_RUNNABLE (a function), then includes this file. */
+ * (advance the lanes, copy them to a block), LP_BATCH_BODY, LP_WHOLE and LP_REGULAR (when its body needs no rest) and LP_RUNNABLE (a function), then includes this file. */
 #include "matrix.h"
 
 #define LP_AHEAD(x) ((const uint8_t *)(x) + LP_DISTANCE)
@@ -111,6 +111,11 @@ LP_INLINE int64_t lp_sgd_loop(int D, int M, int R, lp_sgd *g, lp_sum z, int64_t 
     { \
         return lp_sgd_first(LP_BITS_##D, LP_BITS_##M, R, g, x); \
     } \
+    static void LP_FN(batch_, D, M, suffix)(const lp_update *u, const lp_products *p, void *w, int64_t j, int64_t n, \
+                                            void *random) \
+    { \
+        LP_BATCH_BODY(LP_BITS_##D, LP_BITS_##M, R, u, p, w, j, n, random); \
+    } \
     static void LP_FN(sgd_, D, M, suffix)(lp_sgd * g, int64_t first, int64_t last) \
     { \
         if (last < first && g->pending) { /* the pending update alone */ \
@@ -138,7 +143,8 @@ LP_PAIRS_FLOAT(LP_DEF_FLOAT)
 #define LP_ROW_UPDATE(D, M, suffix, R) \
     LP_ROW(axpy_, LP_AXPY, D, M, suffix, R) \
     LP_ROW(axpy_dot_, LP_AXPY_DOT, D, M, suffix, R) \
-    LP_ROW(sgd_, LP_SGD, D, M, suffix, R)
+    LP_ROW(sgd_, LP_SGD, D, M, suffix, R) \
+    LP_ROW(batch_, LP_BATCH, D, M, suffix, R)
 #define LP_ROW_FIXED(D, M) LP_ROW(dot_, LP_DOT, D, M, , LP_NEAREST) LP_ROUNDINGS(LP_ROW_UPDATE, D, M)
 #define LP_ROW_FLOAT(D, M) LP_ROW(dot_, LP_DOT, D, M, , LP_NEAREST) LP_ROW_UPDATE(D, M, , LP_NEAREST)
 

@@ -445,6 +445,16 @@ class _Range:
         return part * pull - 0.5 * part * part * bend
 
 
+def _largest(q: QuantizedArray) -> float:
+    """The largest finite magnitude of float data, a block at a time; 1 where all are zero."""
+    m, n = q.shape
+    rows, largest = max(1, (1 << 18) // n), 0.0
+    for i in range(0, m, rows):
+        part = np.abs(q[i : min(i + rows, m)].codes)
+        largest = max(largest, float(np.max(part, where=np.isfinite(part), initial=0.0)))
+    return largest or 1.0
+
+
 def _check_row(q: QuantizedArray, row: int) -> None:
     """Raise if a row holds a NaN or an infinity (only float data can)."""
     if row >= 0 and q.format.is_float and not np.isfinite(q[row].codes).all():
@@ -495,7 +505,8 @@ def train(
     y : array_like of shape (m,)
         Labels: {-1, +1} or {0, 1} for logistic and hinge, any finite numbers for squared.
     signature : Signature or str
-        Formats of data (D) and model (M); others than dense D and M terms have no kernel.
+        Formats of data (D) and model (M), and of the gradient (G: 8, 16, 32f, or absent for an exact one); there is no
+        kernel for other terms. See "Mini-batch" in docs/architecture.md for what G rounds.
     loss : {"logistic", "hinge", "squared"}
         See `lowprec.losses`.
     step_size : float
@@ -633,7 +644,9 @@ def train(
         stretch = x.scale / scale
         start = start if start is None else start * stretch
     problem = _Problem(x, scale, labels, weight, loss, step_size, init_intercept if fit_intercept else None)
-    source = "nearest" if M.is_float else Rounding(rounding, random).source
+    gradient = signature.gradient
+    rounds = not M.is_float or (gradient is not None and not gradient.is_float)
+    source = Rounding(rounding, random).source if rounds else "nearest"
 
     range_ = None if M.is_float else _Range(problem, m * epochs)
     widened = 0
@@ -651,7 +664,9 @@ def train(
     # The loop has a model of its own from here on: an exception leaves nothing half done behind.
     model = _model(np.zeros(n, np.float32) if start is None else start, M, model_scale, x.padded_width)
     run = problem.driver(
-        model, random=source, seed=seed, refresh=refresh, n_threads=n_workers, sync_every=sync_every,
+        model, random=source, seed=seed, refresh=refresh, n_threads=n_workers, sync_every=sync_every, batch_size=batch_size,
+        gradient=None if gradient is None else str(gradient),
+        data_limit=_largest(x) if D.is_float and gradient is not None else None,
         together=deterministic, cpus=_cpus(n_workers) if pin_threads else None, prefetch=prefetch,
     )  # fmt: skip
     loop = _Loop(run, x, model, stretch, range_, n_workers, batch_size, sync_every is not None and n_workers > 1)

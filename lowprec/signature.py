@@ -68,6 +68,8 @@ class Communication(Format):
 # In the order in which the terms must stand. The name is that of the attribute.
 _TERMS = ("dataset", "index", "model", "gradient", "communication")
 _LETTERS = {"D": "dataset", "i": "index", "[": "index", "M": "model", "G": "gradient", "C": "communication"}
+# Formats in which kernels/batch.c holds the sum of a batch's gradients.
+_GRADIENTS = ("8", "16", "32f")
 _DIGITS = frozenset("0123456789")
 _MAX_DIGITS = 6
 
@@ -372,9 +374,10 @@ class Signature:
             reasons.append(f"no kernel has D{D} together with M{M}")
         if wanted.index is not None:
             reasons.append(f"i{wanted.index} asks for sparse data, and every kernel is dense")
-        if wanted.gradient is not None:
+        if wanted.gradient is not None and str(wanted.gradient) not in _GRADIENTS:
             reasons.append(
-                f"G{wanted.gradient} asks for rounded gradient numbers, and every kernel keeps them exact"
+                f"G{wanted.gradient} asks for {wanted.gradient.describe()} gradient numbers, and kernels "
+                f"hold them in {_join(_GRADIENTS, 'or')}, or exactly (no G)"
             )
         if wanted.communication is not None:
             subscript = "s" if wanted.communication.synchronous else ""

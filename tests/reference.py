@@ -321,6 +321,38 @@ def kernel(op, D, M, rounding, *, x, w, n, m=0.0, x_next=None, words=None, seed=
     return w, (dot_float if "32f" in (D, M) else dot_integer)(list(x_next[:n]), w)
 
 
+def batch(D, M, rounding, *, rows, w, m, rows_next, n, words=None, seed=0, stream=0):
+    """One write of w for many rows, row b with step m[b], then the products of rows_next: (the new w, the sums).
+
+    Integer data, fixed-point model: one exact sum over the rows, then the rounding of a single axpy; a scalar for each row, in
+    order. Otherwise the sum is made of float32 products, float32 additions in order.
+    """
+    w, rows = list(w[:n]), [list(x[:n]) for x in rows]
+    source = Stream(seed, stream)
+    if rows and "32f" in (D, M):
+        sums = []
+        with np.errstate(all="ignore"):
+            for j in range(n):
+                products = [float32_step(m[b]) * np.float32(rows[b][j]) for b in range(len(rows))]
+                total = products[0]
+                for product in products[1:]:
+                    total = total + product
+                sums.append(total)
+        if M == "32f":
+            w = axpy_into_float(1.0, sums, w)
+        else:
+            w = axpy_from_float(1.0, sums, w, M, row_words(D, rounding, n, source, words))
+    elif rows:
+        stochastic = rounding != "nearest"
+        steps = [step(m[b], M, stochastic, source.scalar() if stochastic else 0) for b in range(len(rows))]
+        r = row_words(D, rounding, n, source, words)
+        for j in range(n):
+            total = sum(mu * 2**e * rows[b][j] for b, (mu, e) in enumerate(steps))
+            w[j] = saturate(w[j] + (total + r[j]) // 2**16, M)
+    dot = dot_float if "32f" in (D, M) else dot_integer
+    return w, [dot(list(x[:n]), w) for x in rows_next]
+
+
 # ---- loss derivatives ---------------------------------------------------------------------------------------
 
 
@@ -446,6 +478,96 @@ class PlainSgd:
         self.model_scale *= 2.0
 
 
+class PlainBatchSgd:
+    """One worker of a training run on mini-batches: all products of a batch, then one write of the model.
+
+    Without a gradient format the rows are added to the model. With one they are added to zeros of that format, by random words of
+    their own, and the result is added to the model.
+    """
+
+    def __init__(self, X, D, M, random, w, y, *, batch_size, gradient=None, data_limit=None, seed=0, stream=0, **options):
+        self.batch_size, self.gradient = batch_size, gradient
+        self.limit = options["data_scale"] * max_code(D) if D != "32f" else data_limit
+        # Two generators, and what takes words from them: the model (from codes of format D or G) and the gradient numbers.
+        self.model = PlainSgd(X, gradient or D, M, random, w, y, seed=seed, stream=stream, **options)
+        if gradient is not None:
+            self.sum = PlainSgd(X, D, gradient, random, w, y, seed=seed, stream=stream + 2**32, **options)
+        self.D, self.M = D, M
+
+    @property
+    def w(self):
+        """The model's codes."""
+        return self.model.w
+
+    @property
+    def intercept(self):
+        """The intercept."""
+        return self.model.intercept
+
+    @staticmethod
+    def add(target, m, rows):
+        """One write of target.w, for all rows of codes."""
+        mu_e = words = None
+        if "32f" not in (target.D, target.M):
+            stochastic = target.random != "nearest"
+            mu_e = [step(v, target.M, stochastic, target.source.scalar() if stochastic else 0) for v in m]
+        if target.M != "32f":
+            words = target.words()
+        target.w = sweep_update(target.D, target.M, rows, target.w, m=m, mu_e=mu_e, words=words)
+
+    def batch(self, rows):
+        """One batch. -1, or the first row whose product is not finite: then nothing is changed."""
+        s = self.model
+        bias = 0.0 if s.intercept is None else s.intercept
+        slopes = []
+        for row in rows:
+            p = float(sweep_dot(self.D, self.M, s.X[row], s.w)) * (s.data_scale * s.model_scale) + bias
+            if not math.isfinite(p):
+                return row
+            slopes.append(-loss_derivative(s.loss, p, float(s.y[row])))
+        weight = [1.0 if s.weight is None else float(s.weight[row]) for row in rows]
+        factor = 1.0 if self.gradient else s.step * s.data_scale / s.model_scale
+        m = [slope * (factor * k) for slope, k in zip(slopes, weight, strict=True)]
+        taken = [k for k in range(len(rows)) if m[k] != 0.0]
+        if not taken:
+            return -1
+        X = [s.X[rows[k]] for k in taken]
+        m = [m[k] for k in taken]
+        if self.gradient is None:
+            self.add(s, m, X)
+        else:
+            self.sum.w = np.zeros_like(self.sum.w, dtype=np.float32 if self.gradient == "32f" else np.int64)
+            if self.gradient == "32f":
+                self.add(self.sum, m, X)
+                self.add(s, [s.step * s.data_scale / s.model_scale], [self.sum.w])
+            else:
+                total = 0.0
+                for v in m:
+                    total += abs(v)
+                top = max_code(self.gradient)
+                to_codes = top * s.data_scale / self.limit
+                self.add(self.sum, [v * (to_codes / total) for v in m], X)
+                self.add(s, [total * (s.step * self.limit / top / s.model_scale)], [self.sum.w])
+        if s.intercept is not None:
+            shift = 0.0
+            for k in taken:
+                shift += slopes[k] * (s.intercept_step * weight[k])
+            s.intercept = bias + shift
+        return -1
+
+    def epoch(self, order):
+        """Visit the rows in this order; return the first bad row, or -1."""
+        for first in range(0, len(order), self.batch_size):
+            bad = self.batch(order[first : first + self.batch_size])
+            if bad >= 0:
+                return bad
+        return -1
+
+    def widen(self):
+        """As PlainSgd's."""
+        self.model.widen()
+
+
 # ---- the same with arrays, for the sweeps -------------------------------------------------------------------
 
 
@@ -507,6 +629,33 @@ def sweep_axpy(D, M, x, w, *, m=None, mu_e=None, words=None):
             mu, e = mu_e
             q = ((mu << e) * x.astype(np.int64) + words) >> 16
         return np.clip(w.astype(np.int64) + q, -max_code(M), max_code(M))
+
+
+def sweep_update(D, M, rows, w, *, m=None, mu_e=None, words=None):
+    """The write of batch, of arrays."""
+    if "32f" in (D, M):
+        with np.errstate(all="ignore"):
+            total = float32_step(m[0]) * rows[0].astype(np.float32)
+            for v, x in zip(m[1:], rows[1:], strict=True):
+                total = total + float32_step(v) * x.astype(np.float32)
+        return sweep_axpy("32f", M, total, w, m=1.0, words=words)
+    total = np.zeros(len(w), dtype=np.int64)
+    for (mu, e), x in zip(mu_e, rows, strict=True):
+        total += (mu << e) * x.astype(np.int64)
+    return np.clip(w.astype(np.int64) + ((total + words) >> 16), -max_code(M), max_code(M))
+
+
+def sweep_batch(D, M, rounding, *, rows, w, m, rows_next, n, words=None, seed=0, stream=0):
+    """batch, for arrays."""
+    w, rows = w[:n], [x[:n] for x in rows]
+    if rows:
+        mu_e = None
+        if "32f" not in (D, M):
+            stochastic, source = rounding != "nearest", Stream(seed, stream)
+            mu_e = [step(v, M, stochastic, source.scalar() if stochastic else 0) for v in m]
+        words = None if M == "32f" else sweep_words(D, rounding, n, seed, stream, words)
+        w = sweep_update(D, M, rows, w, m=m, mu_e=mu_e, words=words)
+    return w, [sweep_dot(D, M, x[:n], w) for x in rows_next]
 
 
 def sweep_dot(D, M, x, w):

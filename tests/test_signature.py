@@ -208,12 +208,20 @@ def test_what_is_left_open_is_filled_in(written, runs):
 
 
 @pytest.mark.parametrize(
+    ("written", "runs"), [("D8M8G8", "D8M8G8"), ("M16G32f", "D32fM16G32f"), ("G16", "D32fM32fG16"), ("D8[i8]M8G8", "D8M8G8")]
+)
+def test_gradient_terms_that_run(written, runs):
+    assert str(Signature(written).require_runnable()) == runs
+
+
+@pytest.mark.parametrize(
     ("text", "reasons", "example"),
     [
         ("D8i8M8", ["i8 asks for sparse data"], "D8M8"),
-        ("D8M8G8", ["G8 asks for rounded gradient numbers"], "D8M8"),
-        ("G18", ["G18 asks for rounded gradient numbers"], "D32fM32f"),
-        ("D8M16G32fC32f", ["G32f asks for", "C32f asks for workers that send numbers"], "D8M16"),
+        ("D8M8G4", ["G4 asks for 4-bit fixed point gradient numbers, and kernels hold them in 8, 16 or 32f"], "D8M8"),
+        ("G18", ["G18 asks for 18-bit fixed point gradient numbers"], "D32fM32f"),
+        ("D8M16G16fC32f", ["G16f asks for", "C32f asks for workers that send numbers"], "D8M16"),
+        ("D8M16G32fC32f", ["C32f asks for workers that send numbers"], "D8M16"),
         ("G1C1s", ["G1 asks for", "C1s asks for workers that send numbers"], "D32fM32f"),
         ("D6M6", ["D6 asks for 6-bit fixed point", "M6 asks for 6-bit fixed point"], "D8M8"),
         ("D3M12", ["D3 asks for", "M12 asks for"], "D4M16"),
