@@ -395,7 +395,7 @@ def test_workers_share_the_model(rng):
     problem.stride, problem.y[:] = problem.n, 3.0
     for gradient in GRADIENTS:
         job, model = problem.driver("shared", batch_size=4, gradient=gradient, n_threads=3)
-        assert job.run(0, 30) == -1
+        assert job.run(0, job.share) == -1
         job.flush()
         moved = problem.codes(model) != problem.w
         assert moved[:3].all()
