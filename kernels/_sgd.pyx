@@ -135,9 +135,9 @@ cdef class Sgd:
     Parameters
     ----------
     x : buffer of uint8
-        The rows' codes, the first row at byte 0. May be read-only.
+        The rows' codes, the first row at byte 0. May be read-only. With `sparse`, the codes of the stored entries.
     row_stride : int
-        Bytes from row to row.
+        Bytes from row to row; not used with `sparse`.
     n_rows, n_features : int
         Shape of the data. ``n_features`` may include pad codes if they are zero in every row; the model must then have room.
     D, M : str
@@ -187,9 +187,13 @@ cdef class Sgd:
     data_limit : float, optional
         The largest magnitude in the data, in their own units: what a fixed-point ``gradient`` makes its range from. Needed
         for 32f data; others know their own.
+    sparse : (indptr, index, differences), optional
+        x is sparse: int64 (n_rows + 1,), and uint8, uint16 or uint32; see ``lowprec.sparse``. With `differences` the
+        index holds differences of positions.
     """
     cdef lp_team team
     cdef lp_sgd *jobs
+    cdef lp_sparse *layouts
     cdef int32_t bits_x, bits_w, workers
     cdef int64_t n, n_rows
     cdef double step, data_scale, scale, bias, data_limit
@@ -198,12 +202,13 @@ cdef class Sgd:
 
     def __cinit__(self):
         self.jobs = NULL
+        self.layouts = NULL
         memset(&self.team, 0, sizeof(lp_team))
 
     def __init__(self, x, int64_t row_stride, int64_t n_rows, int64_t n_features, D, M, random, model, y, *, loss, double step,
                  double data_scale, double model_scale, seed=0, int64_t refresh=1, int n_threads=1, order=None, weight=None,
                  intercept=None, double intercept_step=0.0, sync_every=None, bint together=False, cpus=None, prefetch=None,
-                 isa=None, batch_size=1, gradient=None, data_limit=None):
+                 isa=None, batch_size=1, gradient=None, data_limit=None, sparse=None):
         cdef const uint8_t[::1] xs = x
         cdef uint8_t[::1] ws = model
         cdef const float[::1] ys = y
@@ -212,6 +217,7 @@ cdef class Sgd:
         cdef const lp_kernel *row
         cdef lp_sgd *g
         cdef int rounding, k
+        cdef int64_t longest = n_features
         cdef uint64_t seed_word = seed
         cdef bytes isa_name = (isa or _kernels._active_isa()).encode()
         if self.jobs != NULL:
@@ -222,9 +228,11 @@ cdef class Sgd:
         if n_rows < 1 or n_features < 1 or n_threads < 1 or refresh < 1:
             raise ValueError("Sgd: n_rows, n_features, n_threads and refresh must be at least 1, got "
                              f"{n_rows}, {n_features}, {n_threads} and {refresh}")
-        if row_stride < _row_bytes(self.bits_x, n_features):
+        if sparse is not None:
+            longest = self._check_sparse(sparse, xs.shape[0])
+        elif row_stride < _row_bytes(self.bits_x, n_features):
             raise ValueError(f"Sgd: row_stride must hold {n_features} numbers of format {D}, got {row_stride} bytes")
-        if xs.shape[0] < (n_rows - 1) * row_stride + _row_bytes(self.bits_x, n_features):
+        elif xs.shape[0] < (n_rows - 1) * row_stride + _row_bytes(self.bits_x, n_features):
             raise ValueError(f"Sgd: x must hold {n_rows} rows of {row_stride} bytes, got {xs.shape[0]} bytes")
         if ws.shape[0] < _row_bytes(self.bits_w, n_features):
             raise ValueError(f"Sgd: model must hold {n_features} numbers of format {M}, got {ws.shape[0]} bytes")
@@ -240,7 +248,7 @@ cdef class Sgd:
         if not _capi.isa_find(isa_name).runnable():
             raise RuntimeError(f"Sgd: this CPU does not run ISA {isa}")
         row = _capi.find(_capi.isa_find(isa_name), LP_SGD, self.bits_x, self.bits_w, rounding)
-        self.keep = (x, model, y, weight, cpus)
+        self.keep = (x, model, y, weight, cpus, sparse)
         self.bias = 0.0 if intercept is None else intercept
 
         self.jobs = <lp_sgd *>malloc(n_threads * sizeof(lp_sgd))
@@ -249,7 +257,8 @@ cdef class Sgd:
         memset(self.jobs, 0, n_threads * sizeof(lp_sgd))
         for k in range(n_threads):
             g = &self.jobs[k]
-            g.x = &xs[0]
+            if xs.shape[0] > 0:
+                g.x = &xs[0]
             g.row_stride = row_stride
             g.n = n_features
             g.w = &ws[0]
@@ -267,7 +276,7 @@ cdef class Sgd:
             lp_rng_seed(&g.rng, seed_word, k)
             if rounding == LP_SRB:
                 g.mt = <lp_mt19937 *>malloc(sizeof(lp_mt19937))
-                g.words = malloc(n_features * 4)
+                g.words = malloc(longest * 4 + 64)
                 if g.mt == NULL or g.words == NULL:
                     raise MemoryError
                 _capi.mt_seed(g.mt, seed_word, k)
@@ -284,6 +293,11 @@ cdef class Sgd:
             self.team.fn = _capi.batch_sgd
             for k in range(n_threads):
                 self._make_batch(&self.jobs[k], _capi.isa_find(isa_name), rounding, _ROUNDINGS[random], gradient, seed_word, k)
+        if sparse is not None:
+            if self.team.fn == _capi.batch_sgd:
+                raise ValueError("Sgd: sparse data are trained on example by example; leave batch_size=1 and gradient=None")
+            self.team.fn = _capi.sparse_sgd
+            self._set_sparse(sparse, _capi.isa_find(isa_name), rounding, longest)
         self._set_scales()
         self.set_order(order)
 
@@ -361,6 +375,50 @@ cdef class Sgd:
             _capi.mt_seed(t.mt, seed, (<uint64_t>1 << 32) + k)
         return 0
 
+    cdef int64_t _check_sparse(self, sparse, int64_t n_bytes) except -1:
+        """The longest row of sparse data that hold together."""
+        cdef const int64_t[::1] indptr = sparse[0]
+        cdef int64_t entries, needed
+        index = sparse[1]
+        if not isinstance(index, np.ndarray) or index.dtype not in (np.uint8, np.uint16, np.uint32):
+            raise TypeError("Sgd: index must be an array of uint8, uint16 or uint32")
+        if indptr.shape[0] != self.n_rows + 1 or indptr[0] != 0:
+            raise ValueError(f"Sgd: indptr must have {self.n_rows + 1} numbers, the first of them 0")
+        row, longest = _kernels._sparse_fault(indptr, index, sparse[2], self.n)
+        if row >= 0:
+            raise ValueError(f"Sgd: index must rise within [0, {self.n}) in every row; it does not in row {row}")
+        entries = indptr[self.n_rows]
+        needed = (entries + self.n_rows) // 2 if self.bits_x == 4 else entries * (self.bits_x // 8)
+        if n_bytes < needed:
+            raise ValueError(f"Sgd: x must hold {entries} entries, {needed} bytes, got {n_bytes} bytes")
+        return longest
+
+    cdef int _set_sparse(self, sparse, const lp_isa *isa, int rounding, int64_t longest) except -1:
+        """Give every worker the layout of sparse data, and a place for a row's weights."""
+        cdef const int64_t[::1] indptr = sparse[0]
+        cdef cnp.ndarray index = sparse[1]
+        cdef lp_sparse *s
+        cdef int k, bits = 8 * index.itemsize
+        self.layouts = <lp_sparse *>malloc(self.workers * sizeof(lp_sparse))
+        if self.layouts == NULL:
+            raise MemoryError
+        memset(self.layouts, 0, self.workers * sizeof(lp_sparse))
+        for k in range(self.workers):
+            s = &self.layouts[k]
+            s.indptr = &indptr[0]
+            s.index = <const uint8_t *>cnp.PyArray_DATA(index)
+            s.index_bits, s.differences = bits, bool(sparse[2])
+            s.D, s.M, s.rounding = self.bits_x, self.bits_w, rounding
+            s.gather = _capi.find_gather(bits, self.bits_w)
+            s.scatter = _capi.find_scatter(bits, self.bits_w)
+            s.dot = <lp_dot_fn>_capi.find(isa, LP_DOT, self.bits_x, self.bits_w, LP_NEAREST).fn
+            s.axpy = <lp_axpy_fn>_capi.find(isa, LP_AXPY, self.bits_x, self.bits_w, rounding).fn
+            s.scratch = malloc(_row_bytes(self.bits_w, longest) + 64)
+            if s.scratch == NULL:
+                raise MemoryError
+            self.jobs[k].sparse = s
+        return 0
+
     def __dealloc__(self):
         cdef int k
         if self.team.replicas != NULL and self.team.bases != NULL:
@@ -372,6 +430,10 @@ cdef class Sgd:
         free(self.team.bases)
         free(self.team.intercepts)
         free(self.team.intercept_bases)
+        if self.layouts != NULL:
+            for k in range(self.workers):
+                free(self.layouts[k].scratch)
+            free(self.layouts)
         if self.jobs != NULL:
             for k in range(self.workers):
                 free(self.jobs[k].mt)

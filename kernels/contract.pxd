@@ -2,7 +2,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "lowprec.h" nogil:
-    enum: LP_DOT, LP_AXPY, LP_AXPY_DOT, LP_SGD, LP_BATCH
+    enum: LP_DOT, LP_AXPY, LP_AXPY_DOT, LP_SGD, LP_BATCH, LP_SDOT, LP_SAXPY
     enum: LP_BLOCK
     enum: LP_NEAREST, LP_SR, LP_SRX, LP_SRB
     enum: LP_LOGISTIC, LP_HINGE, LP_SQUARED
@@ -27,6 +27,7 @@ cdef extern from "lowprec.h" nogil:
         int index
 
     ctypedef struct lp_batch
+    ctypedef struct lp_sparse
 
     ctypedef struct lp_sgd:
         const uint8_t *x
@@ -54,6 +55,7 @@ cdef extern from "lowprec.h" nogil:
         const uint8_t *pending_x
         int64_t bad_row
         lp_batch *batch
+        lp_sparse *sparse
 
     ctypedef struct lp_update:
         const uint8_t **x
@@ -97,12 +99,34 @@ cdef extern from "lowprec.h" nogil:
         lp_mt19937 *mt
         void *words
 
+    ctypedef lp_sum (*lp_sdot_fn)(const void *x, const void *index, int differences, int64_t k, const void *w,
+                                  void *scratch) noexcept nogil
+    ctypedef void (*lp_saxpy_fn)(const lp_step *step, const void *x, const void *index, int differences, int64_t k, void *w,
+                                 void *scratch, void *random) noexcept nogil
+    ctypedef void (*lp_gather_fn)(const void *index, int differences, int64_t k, const void *w, void *scratch) noexcept nogil
+    ctypedef void (*lp_scatter_fn)(const void *index, int differences, int64_t k, const void *scratch, void *w) noexcept nogil
+
+    ctypedef struct lp_sparse:
+        const int64_t *indptr
+        const uint8_t *index
+        int32_t index_bits
+        int32_t differences
+        int32_t D
+        int32_t M
+        int32_t rounding
+        void *scratch
+        lp_gather_fn gather
+        lp_scatter_fn scatter
+        lp_dot_fn dot
+        lp_axpy_fn axpy
+
     ctypedef struct lp_kernel:
         const char *name
         uint8_t op
         uint8_t D
         uint8_t M
         uint8_t rounding
+        uint8_t index
         void (*fn)() noexcept nogil
 
     ctypedef struct lp_isa:
@@ -118,6 +142,9 @@ cdef extern from "lowprec.h" nogil:
         int64_t (*at_limit)(const void *w, int64_t n, int M) noexcept nogil
         void (*widen)(void *w, int64_t n, int M) noexcept nogil
         lp_sgd_fn batch_sgd
+        void (*sparse_sgd)(lp_sgd *job, int64_t first, int64_t last) noexcept nogil
+        lp_gather_fn (*find_gather)(int index_bits, int M) noexcept nogil
+        lp_scatter_fn (*find_scatter)(int index_bits, int M) noexcept nogil
 
     const lp_isa *lp_isas[]
     const lp_isa *lp_isa_find(const char *name)
@@ -131,6 +158,12 @@ cdef extern from "lowprec.h" nogil:
     void lp_update_add(lp_update *u, const uint8_t *x, const lp_step *step)
     int64_t lp_at_limit(const void *w, int64_t n, int M)
     void lp_widen(void *w, int64_t n, int M)
+    lp_gather_fn lp_find_gather(int index_bits, int M)
+    lp_scatter_fn lp_find_scatter(int index_bits, int M)
+    int64_t lp_sparse_end(const void *index, int index_bits, int differences, int64_t k)
+    int64_t lp_sparse_fault(const int64_t *indptr, int64_t rows, int64_t entries, const void *index, int index_bits,
+                            int differences, int64_t n, int64_t *longest)
+    void lp_sparse_sgd(lp_sgd *g, int64_t first, int64_t last)
 
 cdef extern from "scalar.h" nogil:
     void lp_rng_seed(lp_rng *rng, uint64_t seed, uint64_t stream)

@@ -3,10 +3,12 @@
 A name is ``op_D_M[_rounding]``: op in ``dot``, ``axpy``, ``axpy_dot``; D and M (the formats of the data and of the model)
 in ``4``, ``8``, ``16``, ``32f``; rounding none (nearest), ``_sr`` (stochastic, one shared block of random words), ``_srx``
 (xorshift, fresh for every write), ``_srb`` (the caller's random words). With M = 32f only the unsuffixed row exists.
+Sparse data: ``sdot_iI_D_M`` and ``saxpy_iI_D_M[_rounding]``, I in ``8``, ``16``, ``32``: the width of an index.
 
 Kernels take one-dimensional C-contiguous NumPy arrays of codes: packed uint8 for format 4 (two codes a byte, the even element
-in the low nibble), int8, int16, float32. They check dtype, length and contiguity, and nothing else: model codes must lie in
-+-(2^(b-1) - 1). For values and scales use :func:`lowprec.dot` and :func:`lowprec.axpy`.
+in the low nibble), int8, int16, float32; an index is uint8, uint16 or uint32. They check dtype, length and contiguity, of an
+index also that it rises within the model, and nothing else: model codes must lie in +-(2^(b-1) - 1). For values and scales use
+:func:`lowprec.dot` and :func:`lowprec.axpy`.
 """
 import os
 
@@ -17,6 +19,7 @@ from cpython.number cimport PyNumber_Index
 from cpython.pycapsule cimport PyCapsule_New
 from libc.math cimport isfinite
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 
 from contract cimport *
 
@@ -25,8 +28,9 @@ lp_tables_init()
 
 cdef object _TOKENS = {4: "4", 8: "8", 16: "16", 32: "32f"}
 cdef object _ROUNDINGS = {LP_NEAREST: "nearest", LP_SR: "sr", LP_SRX: "srx", LP_SRB: "srb"}
-cdef object _OPS = {LP_DOT: "dot", LP_AXPY: "axpy", LP_AXPY_DOT: "axpy_dot", LP_SGD: "sgd"}
+cdef object _OPS = {LP_DOT: "dot", LP_AXPY: "axpy", LP_AXPY_DOT: "axpy_dot", LP_SGD: "sgd", LP_SDOT: "sdot", LP_SAXPY: "saxpy"}
 cdef object _DTYPES = {4: "uint8 (packed)", 8: "int8", 16: "int16", 32: "float32"}
+cdef object _INDEX_DTYPES = {8: "uint8", 16: "uint16", 32: "uint32"}
 
 
 cdef int _typenum(int bits) noexcept:
@@ -41,7 +45,8 @@ cdef int _typenum(int bits) noexcept:
 
 cdef object _refuse(str kernel, str name, object a, object dtype, bint writable):
     """Compose the error for an operand that a kernel cannot take (only ever called to raise)."""
-    rule = f"{kernel}: {name} must be a one-dimensional C-contiguous NumPy array of {dtype} codes"
+    what = "" if dtype.startswith("uint") and "packed" not in dtype else " codes"
+    rule = f"{kernel}: {name} must be a one-dimensional C-contiguous NumPy array of {dtype}{what}"
     if not isinstance(a, np.ndarray):
         raise TypeError(f"{rule}, got {type(a).__name__}")
     if a.dtype != np.dtype(dtype.split()[0]) or not a.dtype.isnative:
@@ -66,11 +71,13 @@ cdef class Kernel:
         The row's name, for example ``axpy_8_16_sr``.
     op, D, M, rounding, isa : str
         Its coordinates: operation, data format, model format, rounding suffix or ``"nearest"``, instruction set.
+    index : str or None
+        Sparse data: bits of an index. None for dense data.
     runnable : bool
         Whether this CPU can run it. Calling one that is not runnable raises :class:`RuntimeError`.
     """
     cdef const lp_kernel *row
-    cdef readonly str name, op, D, M, rounding, isa
+    cdef readonly str name, op, D, M, rounding, isa, index
     cdef readonly bint runnable
 
     def __init__(self):
@@ -95,6 +102,35 @@ cdef class Kernel:
         if bits == 4:
             length[0] *= 2
         return cnp.PyArray_DATA(array)
+
+    cdef void *positions(self, object index, int differences, int64_t nx, int64_t nw, int64_t *count) except NULL:
+        """The index's address and number of entries; that these fit the data, and their positions the model."""
+        cdef cnp.ndarray array
+        cdef int typenum = (cnp.NPY_UINT8 if self.row.index == 8 else cnp.NPY_UINT16 if self.row.index == 16
+                            else cnp.NPY_UINT32)
+        cdef int64_t end
+        if not cnp.PyArray_Check(index):
+            _refuse(self.name, "index", index, _INDEX_DTYPES[self.row.index], False)
+        array = index
+        if cnp.PyArray_NDIM(array) != 1 or cnp.PyArray_TYPE(array) != typenum or not cnp.PyArray_ISCARRAY_RO(array):
+            _refuse(self.name, "index", index, _INDEX_DTYPES[self.row.index], False)
+        count[0] = cnp.PyArray_DIM(array, 0)
+        if nx != (count[0] + count[0] % 2 if self.row.D == 4 else count[0]):
+            raise ValueError(f"{self.name}: x and index must have as many elements, got {nx} and {count[0]}")
+        end = lp_sparse_end(cnp.PyArray_DATA(array), self.row.index, differences, count[0])
+        if end < 0:
+            rule = "every difference must be at least 1" if differences else "positions must rise"
+            raise ValueError(f"{self.name}: index: {rule}, got one that does not")
+        if end > nw:
+            raise ValueError(f"{self.name}: index: positions must be below the length of w, {nw}, got {end - 1}")
+        return cnp.PyArray_DATA(array)
+
+    cdef void *scratch(self, int64_t count) except NULL:
+        """Room for the weights of so many entries; to be freed."""
+        cdef void *room = malloc(count * self.row.M // 8 + 64)
+        if room == NULL:
+            raise MemoryError
+        return room
 
     cdef inline int64_t count(self, object n, int64_t nx, int64_t nw) except -1:
         """How many elements to work on."""
@@ -269,6 +305,73 @@ cdef class AxpyDotKernel(Kernel):
         return result.i
 
 
+cdef class SdotKernel(Kernel):
+    """``sdot_iI_D_M(x, index, w, differences=False)``: the sum of x_j w[p_j] over the entries of a sparse row.
+
+    p_j is index_j, or with `differences` the sum of the index up to j, less one; it must rise and stay within w.
+    """
+    cdef lp_sdot_fn fn
+
+    def __call__(self, x, index, w, bint differences=False):
+        cdef int64_t nx, nw, count
+        cdef lp_sum result
+        cdef void *px = self.operand(x, "x", self.row.D, False, &nx)
+        cdef void *pw = self.operand(w, "w", self.row.M, False, &nw)
+        cdef void *pi = self.positions(index, differences, nx, nw, &count)
+        cdef void *room
+        self.check_runnable()
+        room = self.scratch(count)
+        if count < 8192:
+            result = self.fn(px, pi, differences, count, pw, room)
+        else:
+            with nogil:
+                result = self.fn(px, pi, differences, count, pw, room)
+        free(room)
+        if self.row.D == 32 or self.row.M == 32:
+            return result.f
+        return result.i
+
+
+cdef class SaxpyKernel(Kernel):
+    """``saxpy_iI_D_M(m, x, index, w, differences=False)``; ``_sr`` and ``_srx`` take ``seed=0, stream=0`` too, ``_srb`` also
+    ``words``, behind w: w[p_j] += m x_j in place. Entry j takes the random word of element j of a dense row."""
+    cdef lp_saxpy_fn fn
+
+    def __call__(self, m, x, index, w, *args, **kwargs):
+        if self.row.rounding == LP_SRB:
+            return self._apply_words(m, x, index, w, *args, **kwargs)
+        if self.row.rounding == LP_NEAREST:
+            return self._apply_nearest(m, x, index, w, *args, **kwargs)
+        return self._apply(m, x, index, w, *args, **kwargs)
+
+    def _apply_nearest(self, m, x, index, w, differences=False):
+        self._apply(m, x, index, w, differences)
+
+    def _apply_words(self, m, x, index, w, words, differences=False, seed=0, stream=0):
+        self._apply(m, x, index, w, differences, seed, stream, words)
+
+    def _apply(self, m, x, index, w, bint differences=False, seed=0, stream=0, words=None):
+        cdef int64_t nx, nw, count
+        cdef lp_step step
+        cdef lp_rng rng
+        cdef void *px = self.operand(x, "x", self.row.D, False, &nx)
+        cdef void *pw = self.operand(w, "w", self.row.M, True, &nw)
+        cdef void *pi = self.positions(index, differences, nx, nw, &count)
+        cdef void *random = rng.lane
+        cdef void *room
+        self.check_runnable()
+        self.make_step(&step, m, &rng, seed, stream)
+        if self.row.rounding == LP_SRB:
+            random = self.words(words, count)
+        room = self.scratch(count)
+        if count < 8192:
+            self.fn(&step, px, pi, differences, count, pw, room, random)
+        else:
+            with nogil:
+                self.fn(&step, px, pi, differences, count, pw, room, random)
+        free(room)
+
+
 # ---- the tables ----
 
 cdef const lp_isa *_active
@@ -280,6 +383,8 @@ cdef object _record(const lp_isa *isa, const lp_kernel *row):
     cdef DotKernel dot
     cdef AxpyKernel axpy
     cdef AxpyDotKernel axpy_dot
+    cdef SdotKernel sdot
+    cdef SaxpyKernel saxpy
     if row.op == LP_DOT:
         dot = DotKernel.__new__(DotKernel)
         dot.fn = <lp_dot_fn>row.fn
@@ -288,6 +393,14 @@ cdef object _record(const lp_isa *isa, const lp_kernel *row):
         axpy = AxpyKernel.__new__(AxpyKernel)
         axpy.fn = <lp_axpy_fn>row.fn
         kernel = axpy
+    elif row.op == LP_SDOT:
+        sdot = SdotKernel.__new__(SdotKernel)
+        sdot.fn = <lp_sdot_fn>row.fn
+        kernel = sdot
+    elif row.op == LP_SAXPY:
+        saxpy = SaxpyKernel.__new__(SaxpyKernel)
+        saxpy.fn = <lp_saxpy_fn>row.fn
+        kernel = saxpy
     else:
         axpy_dot = AxpyDotKernel.__new__(AxpyDotKernel)
         axpy_dot.fn = <lp_axpy_dot_fn>row.fn
@@ -298,6 +411,7 @@ cdef object _record(const lp_isa *isa, const lp_kernel *row):
     kernel.D = _TOKENS[row.D]
     kernel.M = _TOKENS[row.M]
     kernel.rounding = _ROUNDINGS[row.rounding]
+    kernel.index = str(row.index) if row.index else None
     kernel.isa = isa.name.decode()
     kernel.runnable = isa.runnable() != 0
     return kernel
@@ -370,11 +484,12 @@ del _kernel
 
 
 def __getattr__(name):
-    ops = [op for op in ("axpy_dot", "axpy", "dot") if name.startswith(op + "_")]
+    ops = [op for op in ("axpy_dot", "axpy", "dot", "saxpy", "sdot") if name.startswith(op + "_")]
     if ops:
         rows = [k.name for k in _table() if k.op == ops[0]]
         close = [row for row in rows if row.split("_")[:-1] == name.split("_")[:-1] or row.startswith(name.rsplit("_", 1)[0])]
-        raise AttributeError(f"no kernel {name!r}; names are op_D_M[_sr|_srx|_srb] with D and M in 4, 8, 16, 32f (no suffix "
+        of = "op_iI_D_M[_sr|_srx|_srb] with I in 8, 16, 32," if ops[0].startswith("s") else "op_D_M[_sr|_srx|_srb] with"
+        raise AttributeError(f"no kernel {name!r}; names are {of} D and M in 4, 8, 16, 32f (no suffix "
                              f"where M is 32f), for example {', '.join((close or rows)[:4])}")
     raise AttributeError(f"module 'lowprec.kernels' has no attribute {name!r}")
 
@@ -492,6 +607,25 @@ def _batch(isa, D, M, rounding, m, rows, w, rows_next, int64_t n, words=None, se
     return [lp_tree(<double *><void *><uint64_t>lane.ctypes.data) for lane in sums[: 32 * count_next].reshape(-1, 32)]
 
 
+# ---- for sparse arrays ----
+
+def _sparse_fault(const int64_t[::1] indptr, cnp.ndarray index, bint differences, int64_t n):
+    """``(row, longest)``: the first row that is not within the index, or whose positions do not rise within [0, n); if there is
+    none -1, and the most entries of a row."""
+    cdef int64_t longest = 0, row, rows = indptr.shape[0] - 1
+    cdef int size = cnp.PyArray_ITEMSIZE(index)
+    cdef const int64_t *begin
+    if index.dtype.kind != "u" or size > 4 or index.ndim != 1 or not cnp.PyArray_ISCARRAY_RO(index):
+        raise TypeError("index: expected a contiguous one-dimensional array of uint8, uint16 or uint32")
+    if rows < 1:
+        raise ValueError("indptr: must not be empty")
+    begin = &indptr[0]
+    with nogil:
+        row = lp_sparse_fault(begin, rows, cnp.PyArray_DIM(index, 0), cnp.PyArray_DATA(index), 8 * size, differences, n,
+                              &longest)
+    return row, longest
+
+
 # ---- for _sgd: the tables, without linking the C code twice ----
 
 cdef lp_capi _functions
@@ -501,4 +635,7 @@ _functions.mt_seed = lp_mt19937_seed
 _functions.at_limit = lp_at_limit
 _functions.widen = lp_widen
 _functions.batch_sgd = lp_batch_sgd
+_functions.sparse_sgd = lp_sparse_sgd
+_functions.find_gather = lp_find_gather
+_functions.find_scatter = lp_find_scatter
 _capi = PyCapsule_New(&_functions, "lowprec.kernels._capi", NULL)

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum lp_op { LP_DOT, LP_AXPY, LP_AXPY_DOT, LP_SGD, LP_BATCH };
+enum lp_op { LP_DOT, LP_AXPY, LP_AXPY_DOT, LP_SGD, LP_BATCH, LP_SDOT, LP_SAXPY };
 enum lp_rounding { LP_NEAREST, LP_SR, LP_SRX, LP_SRB };
 enum lp_loss { LP_LOGISTIC, LP_HINGE, LP_SQUARED };
 
@@ -73,6 +73,7 @@ typedef struct lp_sgd {
     const uint8_t *pending_x; /* its row */
     int64_t bad_row;          /* the first row whose product was not finite, or -1 */
     struct lp_batch *batch;   /* mini-batches, or NULL: an update for each example */
+    struct lp_sparse *sparse; /* the layout of sparse data, or NULL: rows of n numbers */
 } lp_sgd;
 
 /* The rows that one update of a batch adds to the model, and the step of each. */
@@ -99,6 +100,28 @@ typedef lp_sum (*lp_dot_fn)(const void *x, const void *w, int64_t n);
 typedef void (*lp_axpy_fn)(const lp_step *step, const void *x, void *w, int64_t n, void *random);
 typedef lp_sum (*lp_axpy_dot_fn)(const lp_step *step, const void *x, void *w, const void *x_next, int64_t n, void *random);
 typedef void (*lp_sgd_fn)(lp_sgd *job, int64_t first, int64_t last); /* positions [first, last) of the epoch */
+/* k stored entries, weights by way of scratch (room for k, and not part of w). */
+typedef lp_sum (*lp_sdot_fn)(const void *x, const void *index, int differences, int64_t k, const void *w, void *scratch);
+typedef void (*lp_saxpy_fn)(const lp_step *step, const void *x, const void *index, int differences, int64_t k, void *w,
+                            void *scratch, void *random);
+typedef void (*lp_gather_fn)(const void *index, int differences, int64_t k, const void *w, void *scratch);
+typedef void (*lp_scatter_fn)(const void *index, int differences, int64_t k, const void *scratch, void *w);
+
+/* Sparse data: row i has entries indptr[i] .. indptr[i + 1] - 1. An entry is a code of g->x (4-bit codes of row i begin at byte
+ * (indptr[i] + i) / 2, so that every row starts on a byte) and an index: its position, or, with differences, its distance from the
+ * position before, which is -1 before the first. Positions rise strictly within a row. */
+typedef struct lp_sparse {
+    const int64_t *indptr;
+    const uint8_t *index;
+    int32_t index_bits;
+    int32_t differences;
+    int32_t D, M, rounding;
+    void *scratch; /* this worker's: room for the weights of the longest row */
+    lp_gather_fn gather;
+    lp_scatter_fn scatter;
+    lp_dot_fn dot;
+    lp_axpy_fn axpy;
+} lp_sparse;
 
 /* Columns [j, j + n) of a batch, n <= LP_BLOCK, j a multiple of LP_BLOCK: one write of w for all rows of u, then the products of
  * p's rows with the new w. w and LP_SRB's words begin at column j, the rows at column 0. */
@@ -127,9 +150,9 @@ typedef struct lp_batch {
 } lp_batch;
 
 typedef struct lp_kernel {
-    const char *name; /* "axpy_8_16_sr" */
-    uint8_t op, D, M, rounding;
-    void (*fn)(void); /* cast to the type of its op */
+    const char *name;                  /* "axpy_8_16_sr" */
+    uint8_t op, D, M, rounding, index; /* index: bits of an index, 0 where data are dense */
+    void (*fn)(void);                  /* cast to the type of its op */
 } lp_kernel;
 
 /* An ISA is one complete table: the same rows in the same order on each. */
@@ -159,6 +182,9 @@ typedef struct lp_capi {
     int64_t (*at_limit)(const void *w, int64_t n, int M);
     void (*widen)(void *w, int64_t n, int M);
     lp_sgd_fn batch_sgd;
+    void (*sparse_sgd)(lp_sgd *job, int64_t first, int64_t last);
+    lp_gather_fn (*find_gather)(int index_bits, int M);
+    lp_scatter_fn (*find_scatter)(int index_bits, int M);
 } lp_capi;
 
 /* random.c */
@@ -173,6 +199,14 @@ void lp_tables_init(void);
 /* batch.c */
 void lp_batch_sgd(lp_sgd *g, int64_t first, int64_t last);
 void lp_update_add(lp_update *u, const uint8_t *x, const lp_step *step);
+
+/* sparse.c */
+lp_gather_fn lp_find_gather(int index_bits, int M);
+lp_scatter_fn lp_find_scatter(int index_bits, int M);
+int64_t lp_sparse_end(const void *index, int index_bits, int differences, int64_t k);
+int64_t lp_sparse_fault(const int64_t *indptr, int64_t rows, int64_t entries, const void *index, int index_bits, int differences,
+                        int64_t n, int64_t *longest);
+void lp_sparse_sgd(lp_sgd *g, int64_t first, int64_t last);
 
 /* model.c */
 int64_t lp_at_limit(const void *w, int64_t n, int M);

@@ -13,6 +13,13 @@
 /* R(suffix, rounding) for the roundings of a fixed-point model. */
 #define LP_ROUNDINGS(R, D, M) R(D, M, , LP_NEAREST) R(D, M, _sr, LP_SR) R(D, M, _srx, LP_SRX) R(D, M, _srb, LP_SRB)
 
+/* P(I, D, M) for the widths of the index of sparse data ... */
+#define LP_INDEXES(P, D, M) P(8, D, M) P(16, D, M) P(32, D, M)
+
+/* ... and P(I, M) for every width with every model. */
+#define LP_MODELS(P, I) P(I, 4) P(I, 8) P(I, 16) P(I, 32f)
+#define LP_INDEX_MODELS(P) LP_MODELS(P, 8) LP_MODELS(P, 16) LP_MODELS(P, 32)
+
 /* A token of the grammar as the number of its bits; 32 means float32 throughout the C code. */
 #define LP_BITS_4 4
 #define LP_BITS_8 8

@@ -1,6 +1,7 @@
 /* Stamps one complete table from LP_BODY. An ISA's unit defines LP_ISA (its name), LP_BODY (its always-inline body), LP_DRAW
  * (advance the lanes, copy them to a block), LP_BATCH_BODY, LP_WHOLE and LP_REGULAR (when its body needs no rest) and LP_RUNNABLE (a function), then includes this file. */
 #include "matrix.h"
+#include "sparse.h"
 
 #define LP_AHEAD(x) ((const uint8_t *)(x) + LP_DISTANCE)
 
@@ -130,23 +131,49 @@ LP_INLINE int64_t lp_sgd_loop(int D, int M, int R, lp_sgd *g, lp_sum z, int64_t 
         } \
     }
 
-#define LP_DEF_FIXED(D, M) LP_DEF_DOT(D, M) LP_ROUNDINGS(LP_DEF_UPDATE, D, M)
-#define LP_DEF_FLOAT(D, M) LP_DEF_DOT(D, M) LP_DEF_UPDATE(D, M, , LP_NEAREST)
+/* Sparse: the dense kernel on the row's weights, gathered. */
+#define LP_DEF_SDOT(I, D, M) \
+    static lp_sum LP_FN(sdot_i##I##_, D, M, )(const void *x, const void *index, int differences, int64_t k, const void *w, \
+                                              void *scratch) \
+    { \
+        lp_gather_##I##_##M(index, differences, k, w, scratch); \
+        return LP_FN(dot_, D, M, )(x, scratch, k); \
+    }
+#define LP_DEF_SAXPY(I, D, M, suffix) \
+    static void LP_FN(saxpy_i##I##_, D, M, suffix)(const lp_step *s, const void *x, const void *index, int differences, \
+                                                   int64_t k, void *w, void *scratch, void *random) \
+    { \
+        lp_gather_##I##_##M(index, differences, k, w, scratch); \
+        LP_FN(axpy_, D, M, suffix)(s, x, scratch, k, random); \
+        lp_scatter_##I##_##M(index, differences, k, scratch, w); \
+    }
+#define LP_DEF_SUPDATE(D, M, suffix, R) \
+    LP_DEF_SAXPY(8, D, M, suffix) LP_DEF_SAXPY(16, D, M, suffix) LP_DEF_SAXPY(32, D, M, suffix)
+
+#define LP_DEF_DOTS(D, M) LP_DEF_DOT(D, M) LP_INDEXES(LP_DEF_SDOT, D, M)
+#define LP_DEF_UPDATES(D, M, suffix, R) LP_DEF_UPDATE(D, M, suffix, R) LP_DEF_SUPDATE(D, M, suffix, R)
+#define LP_DEF_FIXED(D, M) LP_DEF_DOTS(D, M) LP_ROUNDINGS(LP_DEF_UPDATES, D, M)
+#define LP_DEF_FLOAT(D, M) LP_DEF_DOTS(D, M) LP_DEF_UPDATES(D, M, , LP_NEAREST)
 
 LP_PAIRS_FIXED(LP_DEF_FIXED)
 LP_PAIRS_FLOAT(LP_DEF_FLOAT)
 
 /* ---- the table ---- */
 
-#define LP_ROW(op, OP, D, M, suffix, R) \
-    {LP_STR(LP_CAT(op, D, _, M, suffix, , )), OP, LP_BITS_##D, LP_BITS_##M, R, (void (*)(void))LP_FN(op, D, M, suffix)},
+#define LP_ROW(op, OP, D, M, suffix, R, I) \
+    {LP_STR(LP_CAT(op, D, _, M, suffix, , )), OP, LP_BITS_##D, LP_BITS_##M, R, I, (void (*)(void))LP_FN(op, D, M, suffix)},
+#define LP_ROW_SDOT(I, D, M) LP_ROW(sdot_i##I##_, LP_SDOT, D, M, , LP_NEAREST, I)
+#define LP_ROW_DOT(D, M) LP_ROW(dot_, LP_DOT, D, M, , LP_NEAREST, 0) LP_INDEXES(LP_ROW_SDOT, D, M)
 #define LP_ROW_UPDATE(D, M, suffix, R) \
-    LP_ROW(axpy_, LP_AXPY, D, M, suffix, R) \
-    LP_ROW(axpy_dot_, LP_AXPY_DOT, D, M, suffix, R) \
-    LP_ROW(sgd_, LP_SGD, D, M, suffix, R) \
-    LP_ROW(batch_, LP_BATCH, D, M, suffix, R)
-#define LP_ROW_FIXED(D, M) LP_ROW(dot_, LP_DOT, D, M, , LP_NEAREST) LP_ROUNDINGS(LP_ROW_UPDATE, D, M)
-#define LP_ROW_FLOAT(D, M) LP_ROW(dot_, LP_DOT, D, M, , LP_NEAREST) LP_ROW_UPDATE(D, M, , LP_NEAREST)
+    LP_ROW(axpy_, LP_AXPY, D, M, suffix, R, 0) \
+    LP_ROW(axpy_dot_, LP_AXPY_DOT, D, M, suffix, R, 0) \
+    LP_ROW(sgd_, LP_SGD, D, M, suffix, R, 0) \
+    LP_ROW(batch_, LP_BATCH, D, M, suffix, R, 0) \
+    LP_ROW(saxpy_i8_, LP_SAXPY, D, M, suffix, R, 8) \
+    LP_ROW(saxpy_i16_, LP_SAXPY, D, M, suffix, R, 16) \
+    LP_ROW(saxpy_i32_, LP_SAXPY, D, M, suffix, R, 32)
+#define LP_ROW_FIXED(D, M) LP_ROW_DOT(D, M) LP_ROUNDINGS(LP_ROW_UPDATE, D, M)
+#define LP_ROW_FLOAT(D, M) LP_ROW_DOT(D, M) LP_ROW_UPDATE(D, M, , LP_NEAREST)
 
 static const lp_kernel lp_rows[] = {LP_PAIRS_FIXED(LP_ROW_FIXED) LP_PAIRS_FLOAT(LP_ROW_FLOAT)};
 

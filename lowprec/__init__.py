@@ -1,6 +1,6 @@
 """Low-precision stochastic gradient descent for linear models.
 
-Everyday names are here: `quantize`, `dequantize`, `QuantizedArray`, `dot`, `axpy`, `train`, `Signature`.
+Everyday names are here: `quantize`, `dequantize`, `QuantizedArray`, `SparseArray`, `dot`, `axpy`, `train`, `Signature`.
 The kernels are importable from `lowprec.kernels` by name, and ``lowprec.kernels()`` lists them.
 `lowprec.linear_model` has the scikit-learn estimator, `lowprec.datasets` reads data files.
 """
@@ -21,6 +21,7 @@ from .quantized import QuantizedArray, dequantize, from_codes, pack, quantize
 from .runtime import cpu_features, isa
 from .sgd import train
 from .signature import Signature
+from .sparse import SparseArray
 
 if TYPE_CHECKING:
     from .runtime import _CallableModule
@@ -35,6 +36,7 @@ __all__ = [
     "Format",
     "QuantizedArray",
     "Signature",
+    "SparseArray",
     "__version__",
     "axpy",
     "cpu_features",

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +33,7 @@ class Sgd:
         intercept: float | None = None,
         intercept_step: float = 0.0,
         isa: str | None = None,
+        sparse: tuple[NDArray[np.int64], NDArray[Any], bool] | None = None,
     ) -> None: ...
     def run(self, first: int, last: int) -> int: ...
     def flush(self) -> None: ...

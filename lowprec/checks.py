@@ -32,12 +32,14 @@ __all__ = [
     "check_loss",
     "check_model_array",
     "check_n_threads",
+    "check_native_real",
     "check_same_length",
     "check_sample_weight",
     "check_scale",
     "check_seed",
     "check_step",
     "check_vector",
+    "is_sparse",
     "need_extra",
     "no_kernel",
     "not_finite_row",
@@ -250,12 +252,15 @@ def check_callback(callback: Any, name: str = "callback") -> Any:
 # ---- arrays ------------------------------------------------------------------------------------------------
 
 
+def is_sparse(value: Any) -> bool:
+    """Whether `value` is one of SciPy's sparse arrays or matrices, or something that can be made CSR as they can."""
+    return hasattr(value, "tocsr") or hasattr(value, "tocoo")
+
+
 def _as_array(value: Any, name: str) -> np.ndarray:
     """`value` as an ndarray without a copy where it is one; what NumPy would misread is refused."""
-    if hasattr(value, "tocsr") or hasattr(value, "tocoo"):
-        raise TypeError(
-            f"{name}: no kernel reads sparse data; pass a dense array, for example {name}.toarray()"
-        )
+    if is_sparse(value):
+        raise TypeError(f"{name}: sparse data are not possible here; pass a dense array, for example {name}.toarray()")
     if isinstance(value, np.ma.MaskedArray):
         # asarray would drop the mask and train on what lies under it
         raise TypeError(
@@ -267,7 +272,8 @@ def _as_array(value: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name}: expected a rectangular array; {error}") from None
 
 
-def _check_native_real(a: np.ndarray, name: str) -> None:
+def check_native_real(a: np.ndarray, name: str) -> None:
+    """Raise unless the type of `a` is one that data may have."""
     if a.dtype.kind not in "biuf" or a.dtype.itemsize > 8:
         raise TypeError(f"{name}: expected {DATA_DTYPES}; got an array of {a.dtype}, shape {a.shape}")
     if not a.dtype.isnative:
@@ -297,7 +303,7 @@ def as_data(a: Any, name: str = "a", ndims: tuple[int, ...] = (1, 2)) -> np.ndar
         `a` itself if it is one: never a copy of an array, of any layout.
     """
     result = _as_array(a, name)
-    _check_native_real(result, name)
+    check_native_real(result, name)
     if result.ndim not in ndims:
         words = " or ".join({1: "one", 2: "two"}.get(d, str(d)) for d in ndims)
         hint = ""

@@ -39,7 +39,8 @@ def load(
     *,
     target: str | int | None = None,
     labels: str | os.PathLike[str] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+    sparse: bool = False,
+) -> tuple[Any, np.ndarray]:
     """Read a data set: examples and their labels.
 
     Parameters
@@ -47,8 +48,8 @@ def load(
     path : str or path-like
         What the file is, is told by its name, a compression suffix (``.gz``, ``.bz2``, ``.xz``) aside:
 
-        - ``.svm``, ``.svmlight``, ``.libsvm``: svmlight, read by scikit-learn, returned dense as float32. So is a
-          name that says nothing, if the text looks so.
+        - ``.svm``, ``.svmlight``, ``.libsvm``: svmlight, read by scikit-learn, returned dense as float32, or with
+          `sparse` as it is. So is a name that says nothing, if the text looks so.
         - ``.npy``: a two-dimensional array, with the labels in its last column or in `labels`.
         - ``.npz``: arrays ``X`` and ``y`` (or ``data`` and ``target``, or ``x_train`` and ``y_train``).
         - ``.csv``: commas, semicolons or tabs, a header or none; labels in the column `target`.
@@ -59,11 +60,13 @@ def load(
         CSV: name or number (from 0, negative from the end) of the label's column. Default: the last.
     labels : str or path-like, optional
         npy and idx: the file of the labels.
+    sparse : bool
+        svmlight: do not make the data dense, which may need more memory than there is.
 
     Returns
     -------
-    X : ndarray of shape (m, n)
-        In the type it was stored in; float32 from svmlight, float64 from CSV.
+    X : ndarray of shape (m, n), or scipy.sparse.csr_matrix
+        In the type it was stored in; float32 from svmlight, float64 from CSV. CSR of float32 with `sparse`.
     y : ndarray of shape (m,)
         Numbers, or strings where a CSV's labels are not numbers.
 
@@ -95,18 +98,22 @@ def load(
         reader = {"svmlight": _read_svmlight, "npy": _read_npy, "npz": _read_npz, "csv": _read_csv, "idx": _read_idx}[kind]
     if target is not None and kind != "csv":
         raise ValueError(f"target: only a CSV file has columns to choose from; {name} is read as {kind}")
+    if checks.check_bool("sparse", sparse) and kind != "svmlight":
+        raise ValueError(f"sparse: only svmlight files hold sparse data; {name} is read as {kind}")
     if labels is not None and kind not in ("idx", "npy"):
         raise ValueError(f"labels: only idx and npy files have their labels in another; {name} is read as {kind}")
     if kind == "csv":
         X, y = _read_csv(name, content, target)
     elif kind in ("idx", "npy"):
         X, y = reader(name, content, None if labels is None else os.fspath(labels))
+    elif kind == "svmlight":
+        X, y = _read_svmlight(name, content, sparse)
     else:
         X, y = reader(name, content)
     if X.ndim != 2 or X.shape[0] == 0 or X.shape[1] == 0:
         raise checks.bad_file(name, f"no examples: the data have shape {X.shape}", expected="rows and columns")
-    if y.ndim != 1 or len(y) != len(X):
-        raise checks.bad_file(name, f"labels of shape {y.shape} for {len(X)} examples", expected="one for each")
+    if y.ndim != 1 or len(y) != X.shape[0]:
+        raise checks.bad_file(name, f"labels of shape {y.shape} for {X.shape[0]} examples", expected="one for each")
     return X, y
 
 
@@ -168,7 +175,7 @@ def _read_sklearn(name: str, which: str) -> tuple[np.ndarray, np.ndarray]:
     return getattr(datasets, f"load_{which}")(return_X_y=True)
 
 
-def _read_svmlight(name: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
+def _read_svmlight(name: str, content: bytes, sparse: bool) -> tuple[Any, np.ndarray]:
     datasets = checks.need_extra("sklearn.datasets", "learn", f"reading {name}")
     try:
         X, y = datasets.load_svmlight_file(io.BytesIO(content), dtype=np.float32)
@@ -179,10 +186,14 @@ def _read_svmlight(name: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
         raise checks.bad_file(name, f"not svmlight ({error})") from None
     if X.shape[0] == 0:
         raise checks.bad_file(name, "no examples", expected="LABEL INDEX:VALUE ...")
+    if sparse:
+        return X, y
     n_bytes = X.shape[0] * X.shape[1] * 4
     if n_bytes > _memory() // 2:
         raise checks.bad_file(
-            name, f"{X.shape[0]} x {X.shape[1]} numbers need {n_bytes / 2**30:.1f} GiB when dense, over half of the memory"
+            name,
+            f"{X.shape[0]} x {X.shape[1]} numbers need {n_bytes / 2**30:.1f} GiB when dense, over half of the memory",
+            expected="sparse=True",
         )
     return X.toarray(), y
 

@@ -11,22 +11,22 @@ from . import checks
 from . import kernels as _core
 from .formats import RANDOM_SOURCES, ROUNDINGS, Format, Rounding
 from .quantized import QuantizedArray
+from .sparse import SparseArray
 
 __all__ = ["axpy", "dot"]
 
 
-def _quantized(name: str, value: Any, ndims: tuple[int, ...]) -> QuantizedArray:
-    if not isinstance(value, QuantizedArray):
-        raise checks.wrong_type(
-            name, "a QuantizedArray (made by lowprec.quantize or lowprec.from_codes)", value
-        )
+def _quantized(name: str, value: Any, ndims: tuple[int, ...], *, sparse: bool = False) -> Any:
+    if not isinstance(value, QuantizedArray) and not (sparse and isinstance(value, SparseArray)):
+        kinds = "a QuantizedArray or SparseArray" if sparse else "a QuantizedArray"
+        raise checks.wrong_type(name, f"{kinds} (made by lowprec.quantize or lowprec.from_codes)", value)
     if len(value.shape) not in ndims:
         words = " or ".join({1: "one", 2: "two"}[d] for d in ndims)
         raise ValueError(f"{name}: must be {words}-dimensional; got shape {value.shape}")
     return value
 
 
-def _scalar_scale(name: str, q: QuantizedArray) -> float:
+def _scalar_scale(name: str, q: QuantizedArray | SparseArray) -> float:
     if np.ndim(q.scale) != 0:
         raise ValueError(
             f"{name}: the array must have a single scale; got one for each of {np.size(q.scale)} features. "
@@ -36,7 +36,7 @@ def _scalar_scale(name: str, q: QuantizedArray) -> float:
     return float(q.scale)
 
 
-def _same_length(op: str, q: QuantizedArray, w: QuantizedArray) -> int:
+def _same_length(op: str, q: QuantizedArray | SparseArray, w: QuantizedArray) -> int:
     n = q.shape[-1]
     if n != w.shape[0]:
         raise ValueError(
@@ -45,12 +45,13 @@ def _same_length(op: str, q: QuantizedArray, w: QuantizedArray) -> int:
     return n
 
 
-def _kernel(op: str, D: Format, M: Format, rounding: Rounding | None = None):
+def _kernel(op: str, q: QuantizedArray | SparseArray, M: Format, rounding: Rounding | None = None):
     suffix = rounding.suffix_for(M) if rounding is not None else ""
+    name = f"s{op}_i{q.index_format}" if isinstance(q, SparseArray) else op
     try:
-        return getattr(_core, f"{op}_{D}_{M}{suffix}")
+        return getattr(_core, f"{name}_{q.format}_{M}{suffix}")
     except AttributeError:
-        raise checks.no_kernel(op, D, M, suffix.lstrip("_") or None) from None
+        raise checks.no_kernel(op, q.format, M, suffix.lstrip("_") or None) from None
 
 
 def _row(q: QuantizedArray, i: int, n: int) -> np.ndarray:
@@ -82,7 +83,7 @@ def dot(q: QuantizedArray, w: QuantizedArray) -> float | np.ndarray:
 
     Parameters
     ----------
-    q : QuantizedArray
+    q : QuantizedArray or SparseArray
         Data: one row, or a two-dimensional array of rows.
     w : QuantizedArray
         Model: one-dimensional, as long as a row of `q`, codes in +-(2**(bits - 1) - 1).
@@ -106,14 +107,18 @@ def dot(q: QuantizedArray, w: QuantizedArray) -> float | np.ndarray:
     >>> lp.dot(q, w)
     7.5
     """
-    q = _quantized("dot: q", q, (1, 2))
+    q = _quantized("dot: q", q, (1, 2), sparse=True)
     w = _quantized("dot: w", w, (1,))
     n = _same_length("dot", q, w)
     scale = _scalar_scale("dot: q", q) * _scalar_scale("dot: w", w)
-    kernel = _kernel("dot", q.format, w.format)
+    kernel = _kernel("dot", q, w.format)
     model = _model("dot", w, n)
     n_rows = 1 if len(q.shape) == 1 else q.shape[0]
-    sums = np.fromiter((kernel(_row(q, i, n), model, n) for i in range(n_rows)), np.float64, n_rows)
+    if isinstance(q, SparseArray):
+        products = (kernel(*q.row(i), model, q.differences) for i in range(n_rows))
+    else:
+        products = (kernel(_row(q, i, n), model, n) for i in range(n_rows))
+    sums = np.fromiter(products, np.float64, n_rows)
     if q.format.is_float or w.format.is_float:
         bad = np.flatnonzero(~np.isfinite(sums))
         if bad.size:
@@ -139,8 +144,9 @@ def axpy(
     ----------
     alpha : float
         The multiple; finite.
-    q : QuantizedArray
-        Data: one-dimensional.
+    q : QuantizedArray or SparseArray
+        Data: one-dimensional. Of a sparse row only the stored entries are written, and entry j takes the random word
+        of element j.
     w : QuantizedArray
         Model, of the same length; changed in place. It must be writable and must not share memory with `q`.
     rounding : {"stochastic", "nearest"}
@@ -168,7 +174,7 @@ def axpy(
     [0.5, -1.0, 1.5]
     """
     alpha = checks.check_finite_scalar("axpy: alpha", alpha)
-    q = _quantized("axpy: q", q, (1,))
+    q = _quantized("axpy: q", q, (1,), sparse=True)
     w = _quantized("axpy: w", w, (1,))
     how = Rounding(
         checks.check_choice("axpy: rounding", rounding, ROUNDINGS),
@@ -182,10 +188,16 @@ def axpy(
     narrow = q.format.is_float or w.format.is_float
     if not math.isfinite(m) or (narrow and abs(m) > float(np.finfo(np.float32).max)):
         raise checks.wrong_value("axpy: alpha", "alpha * q.scale / w.scale must be finite", m)
-    kernel = _kernel("axpy", q.format, w.format, how)
+    kernel = _kernel("axpy", q, w.format, how)
     model = _model("axpy", w, n)
     checks.check_model_array("axpy: w", model)
-    data = _row(q, 0, n)
+    if isinstance(q, SparseArray):
+        data, index = q.row(0)
+        operands: tuple[Any, ...] = (data, index, model)
+        count, options = len(index), {"differences": q.differences}
+    else:
+        data = _row(q, 0, n)
+        operands, count, options = (data, model), n, {"n": n}
     if q.format.is_float and not np.isfinite(data).all():
         # a fixed-point model has no NaN: it would turn up as the smallest code, without a trace
         raise checks.wrong_value("axpy: q", "every value must be finite", str(data[~np.isfinite(data)][0]))
@@ -193,11 +205,11 @@ def axpy(
         raise ValueError("axpy: q and w must not share memory, w is changed while q is read; pass a copy")
 
     if kernel.rounding == "nearest":
-        kernel(m, data, model, n)
+        kernel(m, *operands, **options)
     elif kernel.rounding == "srb":
-        words = _core._mt_words(seed, 0, n)
+        words = _core._mt_words(seed, 0, count)
         if not q.format.is_float:
             words = (words >> np.uint32(16)).astype(np.uint16)
-        kernel(m, data, model, words, n, seed=seed)
+        kernel(m, *operands, words, seed=seed, **options)
     else:
-        kernel(m, data, model, n, seed=seed)
+        kernel(m, *operands, seed=seed, **options)

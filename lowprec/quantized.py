@@ -31,6 +31,8 @@ import numpy as np
 
 from . import _quantize, checks
 from .formats import FORMATS, ROUNDINGS, Format, as_format
+from .signature import Index
+from .sparse import Csr, SparseArray, as_index, to_csr
 
 __all__ = ["QuantizedArray", "dequantize", "from_codes", "pack", "quantize"]
 
@@ -401,15 +403,17 @@ def quantize(
     rounding: str = "stochastic",
     seed: int = 0,
     out: QuantizedArray | None = None,
-) -> QuantizedArray:
+    index: Index | str | int | None = None,
+) -> QuantizedArray | SparseArray:
     """Turn numbers into codes.
 
     Parameters
     ----------
-    a : array_like
+    a : array_like, or SciPy sparse array or matrix
         One- or two-dimensional, of any layout: float16, float32, float64, bool, or integers. It is never
         copied as a whole: what is not float32 or float64 with contiguous rows goes through a temporary of
-        256 KiB. A memory-mapped file will do.
+        256 KiB. A memory-mapped file will do. Sparse: anything with ``tocsr()``; where a row's column
+        numbers do not rise, they are sorted and duplicates summed in a copy.
     fmt : {"4", "8", "16", "32f"} or Format
         Format of the codes. With "32f" the codes are float32 numbers, rounded once to nearest, and
         `rounding` has no effect.
@@ -424,12 +428,14 @@ def quantize(
         Of the stochastic rounding, in [0, 2**64). Different seeds give independent streams.
     out : QuantizedArray, optional
         To be filled, of this format and shape; nothing is allocated then. Its scale and count of clipped
-        numbers are set as well. If an exception is raised its codes are unspecified.
+        numbers are set as well. If an exception is raised its codes are unspecified. Not for sparse data.
+    index : {"8", "16", "32"} or Index, optional
+        Sparse data: bits of an index; no width loses anything. None: that which stores the fewest bytes.
 
     Returns
     -------
-    QuantizedArray
-        `out`, or a new array.
+    QuantizedArray or SparseArray
+        `out`, or a new array; a `lowprec.SparseArray` of sparse data.
 
     Raises
     ------
@@ -437,7 +443,7 @@ def quantize(
         If an argument is of the wrong kind.
     ValueError
         If `a` is empty, has another number of dimensions, or holds NaN or infinity (the first such row is
-        named); or if another argument is out of its range.
+        named); if a sparse `a` has a column number outside its shape; or if another argument is out of its range.
 
     See Also
     --------
@@ -446,7 +452,8 @@ def quantize(
     Notes
     -----
     The arithmetic, to the bit, is at the top of this module. Codes lie in +-(2**(bits - 1) - 1); what falls
-    outside is clipped and counted in ``.clipped``.
+    outside is clipped and counted in ``.clipped``. The stored entries of a sparse array are quantized as if
+    they were one row, in the order of CSR.
 
     Examples
     --------
@@ -457,6 +464,10 @@ def quantize(
     >>> lp.quantize([0.3] * 8, "8", scale=1.0, seed=1).codes.dtype
     dtype('int8')
     """
+    if checks.is_sparse(a):
+        return _quantize_sparse(a, as_format(fmt, "fmt"), scale, rounding, seed, out, index)
+    if index is not None:
+        raise ValueError(f"index: only sparse data have one; got {index!r} for dense data")
     a = checks.as_data(a, "a")
     fmt = as_format(fmt, "fmt")
     stochastic = checks.check_choice("rounding", rounding, ROUNDINGS) == "stochastic"
@@ -479,6 +490,21 @@ def quantize(
     clipped = fill(rows, result, scale, stochastic, seed)
     result.scale, result.clipped = scale, clipped
     return result
+
+
+def _quantize_sparse(
+    a: Any, fmt: Format, scale: Any, rounding: str, seed: int, out: Any, index: Any
+) -> SparseArray:
+    if out is not None:
+        raise ValueError("out: sparse data always make a new array; leave out=None")
+    if not (scale is None or np.ndim(scale) == 0) or isinstance(scale, str):
+        raise ValueError(f"scale: sparse data have one scale for all columns; got {scale!r}")
+    if index is not None:
+        index = as_index(index)
+    csr = Csr(a, "a")
+    values = csr.data if len(csr.data) else np.zeros(1, np.float32)
+    q = quantize(values, fmt, scale=scale, rounding=rounding, seed=seed)
+    return csr.encode(q.unpacked()[: len(csr.data)], fmt, float(q.scale), index, q.clipped)
 
 
 def _check_out(out: Any, fmt: Format, a: np.ndarray) -> None:
@@ -547,20 +573,20 @@ def _fill_floats(a: np.ndarray, out: QuantizedArray, scale: float | np.ndarray, 
 _DEQUANTIZED = tuple(np.dtype(t) for t in (np.float16, np.float32, np.float64))
 
 
-def dequantize(q: QuantizedArray, dtype: Any = np.float32) -> np.ndarray:
+def dequantize(q: QuantizedArray | SparseArray, dtype: Any = np.float32) -> Any:
     """The numbers that an array of codes stands for: ``code * scale``.
 
     Parameters
     ----------
-    q : QuantizedArray
+    q : QuantizedArray or SparseArray
         The codes.
     dtype : {float32, float64, float16}
         Type of the result. The product is computed in float64 and rounded to it once.
 
     Returns
     -------
-    ndarray
-        A new array of the shape of `q`.
+    ndarray or scipy.sparse.csr_array
+        A new array of the shape of `q`. Of a SparseArray CSR, two-dimensional, without fillers; this needs SciPy.
 
     Examples
     --------
@@ -568,14 +594,16 @@ def dequantize(q: QuantizedArray, dtype: Any = np.float32) -> np.ndarray:
     >>> lp.dequantize(lp.from_codes([2, -3], "4", scale=0.5)).tolist()
     [1.0, -1.5]
     """
-    if not isinstance(q, QuantizedArray):
-        raise checks.wrong_type("q", "a QuantizedArray", q)
+    if not isinstance(q, (QuantizedArray, SparseArray)):
+        raise checks.wrong_type("q", "a QuantizedArray or a SparseArray", q)
     try:
         dtype = np.dtype(dtype)
     except TypeError:
         raise checks.wrong_type("dtype", "float16, float32 or float64", dtype) from None
     if dtype not in _DEQUANTIZED:
         raise TypeError(f"dtype: expected float16, float32 or float64; got {dtype}")
+    if isinstance(q, SparseArray):
+        return to_csr(q, dtype)
     n_rows, n = _rows_and_columns(q.shape)
     result = np.empty((n_rows, n), dtype)
     if q.format.is_float:

@@ -32,13 +32,14 @@ def kernels(
     *,
     rounding: str | None = None,
     isa: str | None = None,
+    index: Format | str | int | None = None,
 ) -> list:
     """Rows of the kernel matrix.
 
     Parameters
     ----------
-    op : {"dot", "axpy", "axpy_dot"}, optional
-        Only this operation.
+    op : {"dot", "axpy", "axpy_dot", "sdot", "saxpy"}, optional
+        Only this operation; "sdot" and "saxpy" are those of sparse data.
     D, M : Format, str or int, optional
         Only this format of data, of model.
     rounding : {"nearest", "sr", "srx", "srb"}, optional
@@ -46,11 +47,13 @@ def kernels(
     isa : str, optional
         Only this instruction set; by default all that are built in, those that this machine cannot run
         included.
+    index : {"8", "16", "32"}, optional
+        Only kernels of sparse data with an index of so many bits.
 
     Returns
     -------
     list of Kernel
-        Callables with the attributes ``name``, ``op``, ``D``, ``M``, ``rounding``, ``isa`` and ``runnable``.
+        Callables with the attributes ``name``, ``op``, ``D``, ``M``, ``rounding``, ``isa``, ``index`` and ``runnable``.
 
     Examples
     --------
@@ -61,12 +64,13 @@ def kernels(
     names = [name for name, _ in _core._isas()]
     rows = [row for name in names for row in _core._table(name)]
     # Every filter is checked against the table, so that a misspelled one is an error and not an empty list.
-    for field, value in (("op", op), ("D", D), ("M", M), ("rounding", rounding), ("isa", isa)):
+    for field, value in (("index", index), ("op", op), ("D", D), ("M", M), ("rounding", rounding), ("isa", isa)):
         if value is None:
             continue
-        if isinstance(value, (Format, int)) and not isinstance(value, bool) and field in ("D", "M"):
+        if isinstance(value, (Format, int)) and not isinstance(value, bool) and field in ("D", "M", "index"):
             value = str(value)
-        checks.check_choice(field, value, tuple(dict.fromkeys(getattr(row, field) for row in rows)))
+        options = dict.fromkeys(getattr(row, field) for row in rows)
+        checks.check_choice(field, value, tuple(option for option in options if option is not None))
         rows = [row for row in rows if getattr(row, field) == value]
     return rows
 
@@ -87,8 +91,9 @@ class _CallableModule(types.ModuleType):
         *,
         rounding: str | None = None,
         isa: str | None = None,
+        index: Format | str | int | None = None,
     ) -> list:
-        return kernels(op, D, M, rounding=rounding, isa=isa)
+        return kernels(op, D, M, rounding=rounding, isa=isa, index=index)
 
 
 _CallableModule.__call__.__doc__ = kernels.__doc__

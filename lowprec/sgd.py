@@ -595,6 +595,8 @@ def train(
     True
     """
     signature = Signature(signature).require_runnable()
+    if signature.is_sparse:
+        raise ValueError(f"signature: {signature} asks for sparse data; X is dense")
     D, M = signature.dataset, signature.model
     checks.check_loss(loss)
     step_size = checks.check_step(step_size)

@@ -349,9 +349,9 @@ class Signature:
 
     # ---- what runs ----
 
-    def _concrete(self) -> Signature:
-        """The dense variant with D and M written out."""
-        index = None if self.index is not None and self.index.possibly else self.index
+    def _concrete(self, sparse: bool = False) -> Signature:
+        """One variant, the dense one unless `sparse`, with D and M written out."""
+        index = self.variants()[-1 if sparse else 0].index
         dataset, model = self._stored()
         return self._with(dataset=dataset, model=model, index=index)
 
@@ -360,9 +360,15 @@ class Signature:
         full = Format(32, True)
         return self.dataset or full, self.model or full
 
-    def obstacles(self) -> tuple[str, ...]:
-        """Why no kernel trains with this signature, a clause for each reason; empty if one does."""
-        wanted = self._concrete()
+    def obstacles(self, *, sparse: bool = False) -> tuple[str, ...]:
+        """Why no kernel trains with this signature, a clause for each reason; empty if one does.
+
+        Parameters
+        ----------
+        sparse : bool
+            Which variant a bracketed index stands for.
+        """
+        wanted = self._concrete(sparse)
         pairs = _pairs()
         D, M = self._stored()
         reasons = []
@@ -372,8 +378,8 @@ class Signature:
             reasons.append(f"M{M} asks for {M.describe()} model numbers, which no kernel writes")
         if not reasons and (str(D), str(M)) not in pairs:
             reasons.append(f"no kernel has D{D} together with M{M}")
-        if wanted.index is not None:
-            reasons.append(f"i{wanted.index} asks for sparse data, and every kernel is dense")
+        if wanted.index is not None and wanted.index.bits not in _index_widths():
+            reasons.append(f"i{wanted.index} asks for {wanted.index.bits}-bit indexes, which no kernel reads")
         if wanted.gradient is not None and str(wanted.gradient) not in _GRADIENTS:
             reasons.append(
                 f"G{wanted.gradient} asks for {wanted.gradient.describe()} gradient numbers, and kernels "
@@ -391,17 +397,23 @@ class Signature:
         """Whether the kernel matrix can train with this signature, in its dense variant if there are two."""
         return not self.obstacles()
 
-    def require_runnable(self) -> Signature:
-        """The signature that runs: D and M written out, a bracketed index dropped.
+    def require_runnable(self, *, sparse: bool = False) -> Signature:
+        """The signature that runs: D and M written out, of a bracketed index one variant.
+
+        Parameters
+        ----------
+        sparse : bool
+            Whether the data are sparse. A bracketed index is dropped if they are not, and stays, without brackets, if they
+            are. Without brackets an index stays in any case.
 
         Raises
         ------
         ValueError
             If there is no kernel; the text says why, and what runs.
         """
-        reasons = self.obstacles()
+        reasons = self.obstacles(sparse=sparse)
         if not reasons:
-            return self._concrete()
+            return self._concrete(sparse)
         models: dict[str, list[str]] = {}
         for D, M in _pairs():
             models.setdefault(D, []).append(M)
@@ -411,13 +423,16 @@ class Signature:
         options = " or ".join(
             f"D in {{{', '.join(Ds)}}} with M in {{{', '.join(Ms)}}}" for Ms, Ds in together.items()
         )
-        nearest = self._nearest()
+        widths = _index_widths()
+        if widths:
+            options += f", sparse data with i in {{{', '.join(map(str, widths))}}}"
+        nearest = self._nearest(sparse)
         raise ValueError(
             f"signature {self} is valid, but has no kernel: {'; '.join(reasons)}. Runnable now: {options}"
             + (f", for example {nearest}" if nearest else "")
         )
 
-    def _nearest(self) -> Signature | None:
+    def _nearest(self, sparse: bool) -> Signature | None:
         """A runnable signature close to this one: the same kind of numbers, and no fewer bits."""
 
         def distance(pair: tuple[str, str]) -> tuple:
@@ -427,8 +442,13 @@ class Signature:
                 total.append((is_float != want.is_float, bits < want.bits, abs(bits - want.bits)))
             return tuple(sum(part) for part in zip(*total, strict=True))
 
-        pairs = _pairs()
-        return Signature("D{}M{}".format(*min(pairs, key=distance))) if pairs else None
+        pairs, wanted = _pairs(), self._concrete(sparse).index
+        if not pairs:
+            return None
+        D, M = min(pairs, key=distance)
+        widths = _index_widths() if wanted else ()
+        index = f"i{next((w for w in widths if w >= wanted.bits), widths[-1])}" if widths else ""
+        return Signature(f"D{D}{index}M{M}")
 
 
 def _rank(term: Format | None) -> tuple:
@@ -443,3 +463,9 @@ def _pairs() -> tuple[tuple[str, str], ...]:
     """(D, M) of every fused step in the table: what the training loop can run on."""
     rows = _core._table(_core._active_isa())
     return tuple(dict.fromkeys((row.D, row.M) for row in rows if row.op == "axpy_dot"))
+
+
+def _index_widths() -> tuple[int, ...]:
+    """Bits of an index that kernels of sparse data read, narrow first."""
+    rows = _core._table(_core._active_isa())
+    return tuple(sorted({int(row.index) for row in rows if row.op == "saxpy"}))

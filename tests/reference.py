@@ -54,9 +54,16 @@ def names():
                     yield op, D, M, rounding
 
 
-def name_of(op, D, M, rounding):
+def sparse_names():
+    """Every row of the matrix for sparse data, as (op, D, M, rounding, index)."""
+    for op, D, M, rounding in names():
+        for index in ("8", "16", "32") if op != "axpy_dot" else ():
+            yield f"s{op}", D, M, rounding, index
+
+
+def name_of(op, D, M, rounding, index=None):
     """The row's name in the grammar."""
-    return f"{op}_{D}_{M}" + ("" if rounding == "nearest" else "_" + rounding)
+    return op + (f"_i{index}" if index else "") + f"_{D}_{M}" + ("" if rounding == "nearest" else "_" + rounding)
 
 
 # ---- codes and bytes ----------------------------------------------------------------------------------------
@@ -353,6 +360,48 @@ def batch(D, M, rounding, *, rows, w, m, rows_next, n, words=None, seed=0, strea
     return w, [dot(list(x[:n]), w) for x in rows_next]
 
 
+# ---- sparse rows --------------------------------------------------------------------------------------------
+
+
+def sparse_encode(columns, codes, bits, differences):
+    """The stored entries of a row: (index, codes)."""
+    top, index, stored, before = 2**bits - 1, [], [], -1
+    for column, code in zip(columns, codes, strict=True):
+        if not differences:
+            index.append(column)
+        else:
+            gap = column - before
+            while gap > top:  # a filler
+                index.append(top)
+                stored.append(0 * code)
+                gap -= top
+            index.append(gap)
+            before = column
+        stored.append(code)
+    return index, stored
+
+
+def sparse_positions(index, differences):
+    """The position of every stored entry."""
+    if not differences:
+        return [int(i) for i in index]
+    out, at = [], -1
+    for i in index:
+        at += int(i)
+        out.append(at)
+    return out
+
+
+def sparse_kernel(op, D, M, rounding, *, x, index, differences, w, **case):
+    """One call of a sparse kernel: the dense one on the weights at the entries' positions. (The new w, the sum or None.)"""
+    at = sparse_positions(index, differences)
+    part, z = kernel(op[1:], D, M, rounding, x=x, w=[w[p] for p in at], n=len(at), **case)
+    w = list(w)
+    for p, v in zip(at, part, strict=True):
+        w[p] = v
+    return w, z
+
+
 # ---- loss derivatives ---------------------------------------------------------------------------------------
 
 
@@ -431,10 +480,10 @@ class PlainSgd:
             return None if self.D == "32f" else np.full(n, 2**15)
         if self.random == "mt19937":
             shift = 0 if self.D == "32f" else 16
-            return np.array([self.twister.next() >> shift for _ in range(n)])
+            return np.array([self.twister.next() >> shift for _ in range(n)], np.int64)
         per_block, split = (16, words32) if self.D == "32f" else (32, words16)
         if self.random == "xorshift":
-            return np.array([v for _ in range(0, n, per_block) for v in split(self.source.block())][:n])
+            return np.array([v for _ in range(0, n, per_block) for v in split(self.source.block())][:n], np.int64)
         if self.calls % self.refresh == 0:
             self.block = split(self.source.block())
         self.calls += 1
@@ -566,6 +615,27 @@ class PlainBatchSgd:
     def widen(self):
         """As PlainSgd's."""
         self.model.widen()
+
+
+class PlainSparseSgd(PlainSgd):
+    """The same on sparse rows: each a pair (index, codes) of stored entries. An example sees the weights at its positions."""
+
+    def __init__(self, X, D, M, random, w, y, *, differences, **options):
+        super().__init__(X, D, M, random, w, y, **options)
+        self.rows, self.differences, self.whole = X, differences, self.w
+
+    def example(self, row):
+        index, codes = self.rows[row]
+        at = sparse_positions(index, self.differences)
+        self.X, self.w = {row: np.asarray(codes)}, self.whole[at]
+        done = super().example(row)
+        self.whole[at] = self.w
+        return done
+
+    def widen(self):
+        self.w = self.whole
+        super().widen()
+        self.whole = self.w
 
 
 # ---- the same with arrays, for the sweeps -------------------------------------------------------------------

@@ -24,13 +24,15 @@ def run(code, **environ):
 
 def test_the_list_is_the_whole_matrix_on_every_isa():
     wanted = {
-        (op, D, M, rounding, isa) for op, D, M, rounding in reference.names() for isa, _ in core._isas()
+        (op, D, M, rounding, index, isa)
+        for op, D, M, rounding, index in [*((*row, None) for row in reference.names()), *reference.sparse_names()]
+        for isa, _ in core._isas()
     }
     rows = lp.kernels()
-    assert {(k.op, k.D, k.M, k.rounding, k.isa) for k in rows} == wanted
+    assert {(k.op, k.D, k.M, k.rounding, k.index, k.isa) for k in rows} == wanted
     assert len(rows) == len(wanted)
     for k in rows:
-        assert k.name == reference.name_of(k.op, k.D, k.M, k.rounding)
+        assert k.name == reference.name_of(k.op, k.D, k.M, k.rounding, k.index)
         assert callable(k)
         assert k.runnable == dict(core._isas())[k.isa]
 
@@ -43,18 +45,22 @@ def test_filters():
     assert {k.isa for k in lp.kernels("dot", D="8", M="8")} == {name for name, _ in core._isas()}
     assert lp.kernels("axpy", M="32f", rounding="nearest") == lp.kernels("axpy", M="32f")
     assert lp.kernels("dot", rounding="nearest") == lp.kernels("dot")
+    assert [k.name for k in lp.kernels("sdot", D="8", M="16", isa=isa, index=8)] == ["sdot_i8_8_16"]
+    assert {k.op for k in lp.kernels(index="32")} == {"sdot", "saxpy"}
 
 
 @pytest.mark.parametrize(
     ("filters", "error", "fragment"),
     [
-        ({"op": "gemm"}, ValueError, "op: choose one of {dot, axpy, axpy_dot}; got 'gemm'"),
+        ({"op": "gemm"}, ValueError, "op: choose one of {dot, sdot, axpy, axpy_dot, saxpy}; got 'gemm'"),
         ({"D": "6"}, ValueError, "D: choose one of {4, 8, 16, 32f}; got '6'"),
         ({"D": 32}, ValueError, "D: choose one of {4, 8, 16, 32f}; got '32'"),
         ({"D": 8.0}, TypeError, "D: expected one of {4, 8, 16, 32f}; got float 8.0"),
         ({"M": True}, TypeError, "M: expected one of"),
         ({"isa": "sse9"}, ValueError, "isa: choose one of {base"),
         ({"rounding": "up"}, ValueError, "rounding: choose one of {nearest, sr, srx, srb}"),
+        ({"index": 64}, ValueError, "index: choose one of {8, 16, 32}; got '64'"),
+        ({"index": "8", "op": "dot"}, ValueError, "op: choose one of {sdot, saxpy}; got 'dot'"),
         # a combination that the matrix does not have is named by the filter that leaves nothing
         ({"op": "dot", "rounding": "sr"}, ValueError, "rounding: choose one of {nearest}; got 'sr'"),
         (

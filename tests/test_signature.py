@@ -217,7 +217,8 @@ def test_gradient_terms_that_run(written, runs):
 @pytest.mark.parametrize(
     ("text", "reasons", "example"),
     [
-        ("D8i8M8", ["i8 asks for sparse data"], "D8M8"),
+        ("D8i4M8", ["i4 asks for 4-bit indexes"], "D8i8M8"),
+        ("D6i64M8", ["D6 asks for 6-bit fixed point", "i64 asks for 64-bit indexes"], "D8i32M8"),
         ("D8M8G4", ["G4 asks for 4-bit fixed point gradient numbers, and kernels hold them in 8, 16 or 32f"], "D8M8"),
         ("G18", ["G18 asks for 18-bit fixed point gradient numbers"], "D32fM32f"),
         ("D8M16G16fC32f", ["G16f asks for", "C32f asks for workers that send numbers"], "D8M16"),
@@ -243,13 +244,26 @@ def test_valid_without_a_kernel(text, reasons, example):
     assert message.endswith(f"for example {example}")
 
 
+def test_sparse_variants_run():
+    for width in (8, 16, 32):
+        s = Signature(f"D8i{width}M16")
+        assert s.runnable()
+        assert s.require_runnable() == s == s.require_runnable(sparse=True)
+    s = Signature("D8[i16]M8")
+    assert str(s.require_runnable(sparse=True)) == "D8i16M8"
+    assert str(Signature("i8").require_runnable()) == "D32fi8M32f"
+    assert Signature("D8[i4]M8").obstacles() == ()
+    assert len(Signature("D8[i4]M8").obstacles(sparse=True)) == 1
+
+
 def test_the_options_are_read_from_the_table(monkeypatch):
     import lowprec.signature as module
 
     monkeypatch.setattr(module, "_pairs", lambda: (("8", "8"), ("8", "16"), ("32f", "32f")))
     with pytest.raises(ValueError, match="has no kernel") as caught:
         Signature("D4M8").require_runnable()
-    assert "D in {8} with M in {8, 16} or D in {32f} with M in {32f}, for example D8M8" in str(caught.value)
+    message = "D in {8} with M in {8, 16} or D in {32f} with M in {32f}, sparse data with i in {8, 16, 32}, for example D8M8"
+    assert message in str(caught.value)
     with pytest.raises(ValueError, match="no kernel has D32f together with M8"):
         Signature("M8").require_runnable()
 
