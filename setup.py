@@ -63,11 +63,22 @@ class Module:
 
 
 MODULES = [
-    Module("lowprec.kernels", "kernels.pyx", ["batch.c", "dispatch.c", "tables.c", "model.c", "random.c", "sparse.c"], per_isa=["isa"]),
+    Module(
+        "lowprec.kernels",
+        "kernels.pyx",
+        ["batch.c", "dispatch.c", "tables.c", "model.c", "random.c", "sparse.c"],
+        per_isa=["isa"],
+    ),
     Module("lowprec._sgd", "_sgd.pyx", ["driver.c"], openmp=True),
     Module("lowprec._quantize", "_quantize.pyx", per_isa=["quantize"]),
     Module("lowprec._sparse", "_sparse.pyx"),
-    Module("lowprec.report._baseline", "_baseline.pyx", ["tables.c"], per_isa=["proxy"], baseline=["baseline.c"]),
+    Module(
+        "lowprec.report._baseline",
+        "_baseline.pyx",
+        ["random.c", "sparse.c", "tables.c"],
+        per_isa=["proxy"],
+        baseline=["baseline.c"],
+    ),
 ]
 
 

@@ -14,6 +14,7 @@ from .losses import MAX_CURVATURE
 from .quantized import QuantizedArray, dequantize
 from .sgd import TrainResult, prepare_data, train
 from .signature import Signature
+from .sparse import SparseArray
 
 _base = checks.need_extra("sklearn.base", "learn", "lowprec.linear_model")
 _utils = checks.need_extra("sklearn.utils", "learn", "lowprec.linear_model")
@@ -43,6 +44,8 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         hinge.
     epochs : int
         Passes over the data in `fit`; `partial_fit` makes one.
+    batch_size : int
+        Examples whose gradients are added up for one write of the model.
     fit_intercept : bool
         Whether to train an intercept.
     shuffle : bool
@@ -56,9 +59,13 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
     data_scale : float, array_like, "feature" or None
         Value of one data code.
     model_scale : float, optional
-        Value of one model code; by default found by the rule in `lowprec.sgd`.
+        Value of one model code; by default found by the rule in `lowprec.model_range`.
     n_threads : int, optional
-        Workers on one shared model. 1 makes the result reproducible; None takes what the process may use.
+        Workers. 1 makes the result reproducible; None takes what the process may use.
+    sync_every : int, optional
+        Give each worker a replica of the model, merged after so many of its examples; by default they share one.
+    deterministic : bool
+        With several workers too the result does not depend on timing.
     random_state : int, RandomState or None
         Seed of the rounding and of the order.
 
@@ -77,7 +84,7 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
     n_iter_ : int
         Epochs of the last call.
     n_threads_ : int
-        Workers that ran.
+        Threads that really ran.
     step_size_ : float
         The step size that was used.
     saturation_ : ndarray of int, shape (1,) or (n_classes,)
@@ -108,6 +115,7 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         loss: str = "logistic",
         step_size: float | str = "auto",
         epochs: int = 10,
+        batch_size: int = 1,
         fit_intercept: bool = True,
         shuffle: bool = True,
         rounding: str = "stochastic",
@@ -116,12 +124,15 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         data_scale: Any = None,
         model_scale: float | None = None,
         n_threads: int | None = None,
+        sync_every: int | None = None,
+        deterministic: bool = False,
         random_state: Any = None,
     ) -> None:
         self.signature = signature
         self.loss = loss
         self.step_size = step_size
         self.epochs = epochs
+        self.batch_size = batch_size
         self.fit_intercept = fit_intercept
         self.shuffle = shuffle
         self.rounding = rounding
@@ -130,7 +141,15 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         self.data_scale = data_scale
         self.model_scale = model_scale
         self.n_threads = n_threads
+        self.sync_every = sync_every
+        self.deterministic = deterministic
         self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        # One scale per feature is for dense data.
+        tags.input_tags.sparse = not isinstance(self.data_scale, str) and np.ndim(self.data_scale) == 0
+        return tags
 
     # ---- training ----
 
@@ -139,7 +158,7 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
 
         Parameters
         ----------
-        X : array_like of shape (n_samples, n_features), or QuantizedArray
+        X : array_like or sparse of shape (n_samples, n_features), QuantizedArray or SparseArray
             Examples. float32, float64, float16 and integers are quantized without a full-precision copy.
         y : array_like of shape (n_samples,)
             Labels of any kind.
@@ -165,7 +184,7 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
 
         Parameters
         ----------
-        X : array_like of shape (n_samples, n_features), or QuantizedArray
+        X : array_like or sparse of shape (n_samples, n_features), QuantizedArray or SparseArray
             Examples.
         y : array_like of shape (n_samples,)
             Labels, all among `classes`.
@@ -209,7 +228,7 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, np.ndarray]:
         if y is None:
             raise ValueError(f"y: {type(self).__name__} requires y to be passed, but the target y is None")
-        if isinstance(X, QuantizedArray):
+        if isinstance(X, (QuantizedArray, SparseArray)):
             if X.ndim != 2:
                 raise ValueError(f"X: must be two-dimensional; got shape {X.shape}")
             y = _utils.column_or_1d(y, warn=True)
@@ -227,21 +246,25 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
 
     def _validate(self, X: Any, y: Any = "no_validation", *, reset: bool) -> Any:
         validate = getattr(_validation, "validate_data", None)  # scikit-learn 1.6 and later
-        how = {"reset": reset, "dtype": "numeric", "accept_sparse": False}
+        how = {"reset": reset, "dtype": "numeric", "accept_sparse": "csr"}
         if validate is not None:
             return validate(self, X, y, **how)
         return self._validate_data(X, y, **how)
 
-    def _check_width(self, X: QuantizedArray) -> None:
+    def _check_width(self, X: QuantizedArray | SparseArray) -> None:
         if X.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input"
             )
 
-    def _step_size(self, q: QuantizedArray) -> float:
+    def _step_size(self, q: QuantizedArray | SparseArray) -> float:
         if not isinstance(self.step_size, str):
             return checks.check_step(self.step_size)
         checks.check_choice("step_size", self.step_size, ("auto",))
+        if isinstance(q, SparseArray):
+            codes = q.unpacked().astype(np.float64)
+            norm = float(np.square(codes).sum()) / len(q) * q.scale**2
+            return _AUTO / (MAX_CURVATURE[self.loss] * (1.0 + norm))
         every = max(1, len(q) // 1024)
         codes = q[::every].unpacked().astype(np.float64)
         # In the coordinates of training, where one scale per feature makes each reach about 1.
@@ -257,8 +280,10 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         calls = getattr(self, "_calls", 0)
         # One scale per feature makes the coordinates in which the model lives: it stays that of the first batch.
         data_scale = getattr(self, "_feature_scale", self.data_scale)
-        q = X if isinstance(X, QuantizedArray) else prepare_data(X, signature.dataset, data_scale)
-        step_size = self.step_size_ if calls else self._step_size(prepare_data(q, signature.dataset))
+        if isinstance(X, (QuantizedArray, SparseArray)):
+            data_scale = None
+        q = prepare_data(X, signature.dataset, data_scale, index=signature.index)
+        step_size = self.step_size_ if calls else self._step_size(q)
         if calls == 0 or not isinstance(self.random_state, (int, np.integer, type(None))):
             self._seed = self._draw_seed()
         positives = classes[1:] if len(classes) == 2 else classes
@@ -272,7 +297,10 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
                     loss=self.loss,
                     step_size=step_size,
                     epochs=epochs,
+                    batch_size=self.batch_size,
                     n_threads=self.n_threads,
+                    sync_every=self.sync_every,
+                    deterministic=self.deterministic,
                     rounding=self.rounding,
                     random=self.random,
                     refresh=self.refresh,
@@ -293,7 +321,8 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         self.step_size_ = step_size
         self.n_threads_ = results[0].n_threads
         self.saturation_ = np.array([r.saturated for r in results])
-        self.gnps_ = sum(r.n_examples for r in results) * q.shape[1] / max(sum(r.seconds for r in results), 1e-9) / 1e9
+        numbers = q.nnz / len(q) if isinstance(q, SparseArray) else q.shape[1]
+        self.gnps_ = sum(r.n_examples for r in results) * numbers / max(sum(r.seconds for r in results), 1e-9) / 1e9
         self.bytes_per_example_ = q.nbytes / len(q)
         self._calls = calls + 1
         if np.ndim(q.scale):
@@ -314,7 +343,7 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
 
         Parameters
         ----------
-        X : array_like of shape (n_samples, n_features), or QuantizedArray
+        X : array_like or sparse of shape (n_samples, n_features), QuantizedArray or SparseArray
             Examples.
 
         Returns
@@ -323,27 +352,34 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
             For two classes positive where the second is predicted.
         """
         _validation.check_is_fitted(self, "coef_")
-        if isinstance(X, QuantizedArray):
+        if isinstance(X, (QuantizedArray, SparseArray)):
             if X.ndim != 2:
                 raise ValueError(f"X: must be two-dimensional; got shape {X.shape}")
             self._check_width(X)
         else:
             X = self._validate(X, reset=False)
+        scores = self._products(X) + self.intercept_
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def _products(self, X: Any) -> np.ndarray:
+        if isinstance(X, SparseArray):
+            X = dequantize(X, np.float64)
+        if checks.is_sparse(X):
+            return X @ self.coef_.T
         rows = max(1, (1 << 20) // X.shape[1])
         parts = []
         for i in range(0, X.shape[0], rows):
             part = X[i : i + rows]
             part = dequantize(part, np.float64) if isinstance(part, QuantizedArray) else part.astype(np.float64, copy=False)
             parts.append(part @ self.coef_.T)
-        scores = np.concatenate(parts) + self.intercept_
-        return scores[:, 0] if scores.shape[1] == 1 else scores
+        return np.concatenate(parts)
 
     def predict(self, X: Any) -> np.ndarray:
         """The class of each example: the second of two where the decision is positive, else the largest decision.
 
         Parameters
         ----------
-        X : array_like of shape (n_samples, n_features), or QuantizedArray
+        X : array_like or sparse of shape (n_samples, n_features), QuantizedArray or SparseArray
             Examples.
 
         Returns

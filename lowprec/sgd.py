@@ -1,25 +1,8 @@
 """The training loop's Python face: `train`.
 
 It validates, quantizes the data once, chooses the model's scale, and drives the compiled loop in blocks. Between
-two blocks Python sees Ctrl-C, calls the callback, and at fixed points looks whether the model needs more range.
-
-**The model's scale.** A b-bit model covers +-R with R = scale * (2**(b - 1) - 1). A large R makes the quantum
-coarse, a small one clips weights that want to be larger. What both cost can be estimated, from the examples'
-loss derivatives g and curvatures h:
-
-- Every unbiased rounding adds at most scale * |g x_j| * step_size to the variance of a weight, and the loss
-  pulls it back at the rate 2 * step_size * H_j, H_j = E[h x_j**2]. In equilibrium the excess loss, the sum over
-  j of H_j/2 times the variance, is ``scale/4 * E[|g| ||x||_1]``. Neither the step size nor H is left in it. A run
-  of T examples is too short for that by the factor x / (1 + x), x = 2 * step_size * T * mean(H).
-- A weight that wants to be a_j but ends at R costs about ``H_j/2 * (a_j - R)**2``; in a run so short that weights
-  are still on their way, 1 / (step_size * T) takes the place of H_j. The sum of the two serves for both.
-
-``model_scale=None`` minimizes the sum of the two. The a_j come from a pilot: up to 8,192 examples, evenly spread
-over the data, trained on in float32 with a step that covers as much (step times examples) as the whole run if
-that is stable; the mean of the second half of its models, times a headroom, which is larger where range costs
-less. During training the scale is doubled where a sample of examples says that the clipped model would gain more by
-growing than the doubled quantum costs (`_Range.pays`). That is asked after 16, 32, 64, ... examples, and again an
-eighth later where the scale was doubled: fixed points, so a run is reproducible.
+two blocks Python sees Ctrl-C, calls the callback, and at fixed points looks whether the model needs more range
+(see `lowprec.model_range`).
 """
 
 from __future__ import annotations
@@ -27,19 +10,21 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from . import _sgd, checks
-from . import kernels as _core
-from .formats import FORMATS, RANDOM_SOURCES, ROUNDINGS, Format, Rounding
-from .losses import MAX_CURVATURE, curvature, mean_loss
-from .quantized import QuantizedArray, _allocate, dequantize, from_codes, quantize
+from .formats import RANDOM_SOURCES, ROUNDINGS, Format, Rounding
+from .losses import mean_loss
+from .model_range import Problem, Range, check_row, model_of
+from .quantized import QuantizedArray, _empty, _scale_of, dequantize, from_codes, quantize
 from .runtime import effective_n_threads
 from .signature import Signature
+from .sparse import SparseArray, as_index
 
 __all__ = ["TrainInfo", "TrainResult", "prepare_data", "train"]
 
@@ -49,14 +34,13 @@ _BLOCK = 1 << 26
 _CALL_SECONDS = 0.05
 # Farther ahead than any cache holds there is nothing to prefetch for.
 _MAX_PREFETCH = 1 << 24
-# Without a sync_every, deterministic workers merge after so many examples, and so many numbers.
-_SYNC_EXAMPLES, _SYNC_NUMBERS = 16, 1 << 14
+# Without a sync_every, deterministic workers merge after so many examples, so many numbers, and so many times the model's size:
+# a merge reads and writes all of it, a sparse example a few weights.
+_SYNC_EXAMPLES, _SYNC_NUMBERS, _SYNC_MODELS = 16, 1 << 14, 4
+# Bytes from which on workers convert their own data.
+_SHARED_CONVERSION = 1 << 22
 # Where the model's range is looked at first: after so many examples, then after twice as many, and so on.
 _FIRST_LOOK = 16
-_PILOT_ROWS, _PILOT_NUMBERS = 8192, 1 << 22
-# By how much a weight may outgrow what the pilot saw, by the model's bits. The pilot is short and sees a part of
-# the way; the quantum of 16 bits is so fine that range is free, that of 4 bits so coarse that none is to spare.
-_HEADROOM = {4: 1.0, 8: 1.4, 16: 2.8}
 
 
 # ---- what comes back ---------------------------------------------------------------------------------------
@@ -149,30 +133,46 @@ class TrainResult:
 # ---- data --------------------------------------------------------------------------------------------------
 
 
-def prepare_data(X: Any, fmt: Format, data_scale: Any = None) -> QuantizedArray:
+def prepare_data(
+    X: Any, fmt: Format, data_scale: Any = None, *, index: Any = None, n_workers: int = 1, cpus: np.ndarray | None = None
+) -> QuantizedArray | SparseArray:
     """The data as codes of format `fmt`, as `train` takes them: borrowed where nothing needs converting.
 
     Parameters
     ----------
-    X : array_like of shape (m, n), or QuantizedArray
+    X : array_like or sparse of shape (m, n), QuantizedArray or SparseArray
         See `train`.
     fmt : Format
         The D of the signature.
+    index : Index, optional
+        The i of the signature.
     data_scale : float, array_like or "feature", optional
         See `train`.
+    n_workers : int
+        Who will read the data: each converts, and so is the first to touch, the rows of its own share.
+    cpus : ndarray of int32, shape (n_workers,), optional
+        Where they are pinned.
 
     Returns
     -------
-    QuantizedArray
+    QuantizedArray or SparseArray
     """
-    if isinstance(X, QuantizedArray):
+    sparse = isinstance(X, SparseArray) or checks.is_sparse(X)
+    if index is not None and not sparse:
+        raise ValueError(f"signature: i{index} asks for sparse data; X is dense. Pass a SciPy sparse array, or leave out the i")
+    if isinstance(X, (QuantizedArray, SparseArray)):
+        kind = type(X).__name__
         if X.ndim != 2:
             raise ValueError(f"X: must be two-dimensional; got shape {X.shape}")
         if X.format != fmt:
-            raise ValueError(f"X: the signature asks for data of format {fmt}; got a QuantizedArray of format {X.format}")
+            raise ValueError(f"X: the signature asks for data of format {fmt}; got a {kind} of format {X.format}")
+        if index is not None and as_index(str(index)) != X.index_format:
+            raise ValueError(f"X: the signature asks for an index of {index} bits; got a {kind} with {X.index_format}")
         if data_scale is not None:
-            raise ValueError("data_scale: X is a QuantizedArray and has its own scale; leave data_scale=None")
+            raise ValueError(f"data_scale: X is a {kind} and has its own scale; leave data_scale=None")
         return X
+    if sparse:
+        return _quantize_sparse(X, fmt, data_scale, index)
     a = checks.as_2d_data(X, "X")
     if data_scale is None and a.dtype == fmt.dtype and (fmt.is_float or a.dtype.kind == "i"):
         # float32 for 32f, int8 for 8, int16 for 16: such an array is its own codes, with scale 1.
@@ -190,275 +190,51 @@ def prepare_data(X: Any, fmt: Format, data_scale: Any = None) -> QuantizedArray:
         data_scale = checks.check_scale(data_scale, a.shape[1], "data_scale")
     elif isinstance(data_scale, str):
         checks.check_choice("data_scale", data_scale, ("feature",))
+    if n_workers > 1 and a.nbytes >= _SHARED_CONVERSION:
+        try:
+            return _quantize_in_shares(a, fmt, data_scale, n_workers, cpus)
+        except ValueError:  # as a whole, it says in which row
+            pass
+    return _quantize_x(a, fmt, data_scale)
+
+
+def _quantize_in_shares(a: np.ndarray, fmt: Format, scale: Any, n_workers: int, cpus: np.ndarray | None) -> QuantizedArray:
+    """The same codes, each worker's share converted by a thread of its own."""
+    if scale is None or isinstance(scale, str):
+        scale = _scale_of(a, fmt, "X", per_column=scale is not None)
+    q = _empty(fmt, scale, a.shape)
+
+    def convert(t: int) -> int:
+        if cpus is not None:
+            os.sched_setaffinity(0, {int(cpus[t])})  # of this thread, which ends with the conversion
+        rows = slice(len(a) * t // n_workers, len(a) * (t + 1) // n_workers)
+        return quantize(a[rows], fmt, scale=scale, rounding="nearest", out=q[rows]).clipped if rows.stop > rows.start else 0
+
+    with ThreadPoolExecutor(n_workers) as pool:
+        q.clipped = sum(pool.map(convert, range(n_workers)))
+    return q
+
+
+def _quantize_x(a: Any, fmt: Format, scale: Any, **more: Any) -> Any:
+    """`quantize`, whose errors are about X."""
     try:
-        return quantize(a, fmt, scale=data_scale, rounding="nearest")
-    except ValueError as error:
+        return quantize(a, fmt, scale=scale, rounding="nearest", **more)
+    except (TypeError, ValueError) as error:
         if str(error).startswith("a: "):  # quantize's name for what is X here
-            raise ValueError(f"X: {str(error)[3:]}") from None
+            raise type(error)(f"X: {str(error)[3:]}") from None
         raise
 
 
-def _rows(q: QuantizedArray, step: int, count: int, scale: float) -> QuantizedArray:
-    """Rows 0, step, 2 step, ... as an array on the same memory, with one scale."""
-    stride = q.row_stride * step
-    n_bytes = (count - 1) * stride + q.format.row_bytes(q.shape[1])
-    return QuantizedArray(q.buffer[:n_bytes], q.format, scale, (count, q.shape[1]), stride)
-
-
-def _model(values: np.ndarray, fmt: Format, scale: float, width: int) -> QuantizedArray:
-    """A model with room for as many columns as the data's padded rows have."""
-    model = QuantizedArray(_allocate(fmt.row_bytes(width)), fmt, scale, values.shape)
-    return quantize(values, fmt, scale=scale, rounding="nearest", out=model)
-
-
-def _spread(m: int, count: int) -> tuple[int, int]:
-    """(step, count) of about `count` rows spread over m.
-
-    The step is prime to 2, 3, 5 and 7, lest data that repeat a pattern of classes show one class only.
-    """
-    step = max(1, m // count)
-    while math.gcd(step, 210) > 1:
-        step -= 1
-    return step, min(count, -(-m // step))
-
-
-# ---- the model's range -------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Problem:
-    """What is trained on, in the coordinates of training."""
-
-    x: QuantizedArray
-    scale: float  # of the data, one for all features
-    y: np.ndarray
-    weight: np.ndarray | None
-    loss: str
-    step: float
-    intercept: float | None
-
-    def driver(self, model: QuantizedArray, *, random: str, every: int = 1, rows: int | None = None, step=None, **more):
-        step = self.step if step is None else step
-        rows = self.x.shape[0] if rows is None else rows
-        part = slice(0, (rows - 1) * every + 1, every)
-        # Zero pads change no bit of what is learned, and leave the kernels no remainder; but a generator that draws for
-        # every number would draw for them too.
-        width = self.x.padded_width if random in ("nearest", "shared") else self.x.shape[1]
-        return _sgd.Sgd(
-            self.x.buffer,
-            self.x.row_stride * every,
-            rows,
-            width,
-            str(self.x.format),
-            str(model.format),
-            random,
-            model.buffer,
-            np.ascontiguousarray(self.y[part]),
-            loss=self.loss,
-            step=step,
-            data_scale=self.scale,
-            model_scale=float(model.scale),
-            weight=None if self.weight is None else np.ascontiguousarray(self.weight[part]),
-            intercept=self.intercept,
-            intercept_step=0.0 if self.intercept is None else step,
-            **more,
-        )
-
-
-def _bit_reversed(count: int) -> np.ndarray:
-    """0 .. count - 1 in the order of their reversed bits: every beginning of it is spread over the whole."""
-    keys, size = np.zeros(1, np.int64), 1
-    while size < count:
-        keys, size = np.concatenate([2 * keys, 2 * keys + 1]), 2 * size
-    return keys[keys < count]
-
-
-def _sum(a: np.ndarray) -> float:
-    """The sum of a vector, always in the same order; `math.fsum` alone takes long for a million numbers."""
-    lanes = 1 << 10
-    whole = len(a) // lanes * lanes
-    return math.fsum([*a[:whole].reshape(-1, lanes).sum(axis=0), *a[whole:]])
-
-
-class _Range:
-    """Estimates of what the model's quantum costs and what more range would gain, from a sample of examples.
-
-    The model's scale decides every bit that follows, so no estimate may depend on the machine: the sample's codes,
-    the model's codes and the weights of every sum are integers, small enough that the sums are exact in float64,
-    in whatever order they are added up. (Not by a BLAS: its threads would get in the way of the workers.)
-    """
-
-    # Bits of a sample's codes (their squares have twice as many), of the weights of a sum, of a model; the sums over
-    # 2**12 rows or 2**27 columns stay below 2**53.
-    _CODE_BITS, _WEIGHT_BITS, _MODEL_BITS, _MAX_ROWS, _COLUMNS = 10, 20, 15, 1 << 12, 1 << 18
-
-    def __init__(self, problem: _Problem, n_examples: int) -> None:
-        self.problem = problem
-        m, n = problem.x.shape
-        # A look reads at most so many numbers, and there are about as many looks as doublings of 16 examples.
-        budget = min(max(n_examples * n // 64, 1 << 13), 1 << 17)
-        every, count = _spread(m, min(m, max(4 if n <= _PILOT_NUMBERS else 1, budget // n), self._MAX_ROWS))
-        codes = _rows(problem.x, every, count, problem.scale).unpacked()
-        self.scale = problem.scale
-        if codes.dtype != np.int8:
-            largest = float(np.abs(codes, dtype=np.float64).max())
-            if not math.isfinite(largest):
-                for row in range(count):
-                    _check_row(problem.x, row * every)
-            unit = largest / (2**self._CODE_BITS - 1) or 1.0
-            codes = np.rint(codes / unit).astype(np.int16)
-            self.scale *= unit
-        # In an order of which every beginning is spread over the data too: early looks take a part of the sample.
-        order = _bit_reversed(count)
-        self.codes = codes[order]
-        self.norms1 = np.abs(self.codes, dtype=np.int64 if n > 1 << 16 else np.int32).sum(axis=1, dtype=np.int64)
-        rows = order * every
-        self.y = problem.y[rows].tolist()
-        self.weight = None if problem.weight is None else problem.weight[rows].astype(np.float64)
-        self.norms2 = sum(np.einsum("ij,ij->i", x, x) for _, x in self._pieces(count))
-        self.n_examples = n_examples
-        self.reach = problem.step * n_examples
-
-    def _pieces(self, count: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """The first rows of the sample as float64, some columns at a time."""
-        for j in range(0, self.codes.shape[1], self._COLUMNS):
-            columns = slice(j, j + self._COLUMNS)
-            yield columns, self.codes[:count, columns].astype(np.float64)
-
-    def _products(self, w: np.ndarray, count: int) -> np.ndarray:
-        """Products of the first rows with a vector of integers, exact."""
-        return sum(np.einsum("ij,j->i", x, w[columns].astype(np.float64)) for columns, x in self._pieces(count))
-
-    def slopes(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """First and second derivative of the first rows' losses in their products p."""
-        loss, count = self.problem.loss, len(p)
-        g = np.array([_core._loss_derivative(loss, a, b) for a, b in zip(p.tolist(), self.y[:count], strict=True)])
-        h = curvature(loss, g)
-        return (g, h) if self.weight is None else (g * self.weight[:count], h * self.weight[:count])
-
-    def noise(self, g: np.ndarray, h: np.ndarray) -> float:
-        """Excess loss for each unit of the model's quantum, at the end of the run."""
-        count = len(g)
-        settled = 0.25 * math.fsum(np.abs(g) * self.norms1[:count]) * self.scale / count
-        bend = math.fsum(h * self.norms2[:count]) * self.scale**2 / count / self.codes.shape[1]
-        x = 2.0 * self.reach * bend
-        return settled * (x / (1.0 + x))
-
-    def pilot(self) -> tuple[np.ndarray, float | None]:
-        """The float32 model that a short run over a part of the data leads to, and its intercept."""
-        p = self.problem
-        m, n = p.x.shape
-        every, count = _spread(m, min(m, _PILOT_ROWS, max(8, _PILOT_NUMBERS // n)))
-        rows = len(self.codes)
-        squares = self.norms2 * self.scale**2
-        if self.weight is not None:
-            squares *= self.weight
-        stable = 0.5 / max(MAX_CURVATURE[p.loss] * math.fsum(squares) / rows, 1e-300)
-        step = min(p.step * self.n_examples / count, stable)
-        pieces = min(32, count)
-        half = pieces // 2
-        for _ in range(8):
-            model = _model(np.zeros(n, np.float32), FORMATS["32f"], 1.0, p.x.padded_width)
-            run = p.driver(model, random="nearest", every=every, rows=count, step=step)
-            total, intercept = np.zeros(n), 0.0
-            for k in range(pieces):
-                bad = run.run(count * k // pieces, count * (k + 1) // pieces)
-                if bad >= 0:
-                    break
-                if k >= half:
-                    run.flush()
-                    total += model.codes
-                    intercept += run.intercept
-            if bad < 0 and np.isfinite(total).all():
-                return total / (pieces - half), None if p.intercept is None else intercept / (pieces - half)
-            _check_row(p.x, bad * every)
-            step /= 16.0  # the data have outliers, by which the mean norm does not tell what is stable
-        return np.zeros(n), p.intercept
-
-    def choose(self, fmt: Format) -> float:
-        """The model scale with the least estimated cost of noise and clipping."""
-        w, intercept = self.pilot()
-        largest = float(np.abs(w).max())
-        if largest == 0.0:
-            return 1.0 / fmt.max_code
-        unit = largest / (2**self._MODEL_BITS - 1)
-        count = len(self.codes)
-        g, h = self.slopes(self._products(np.rint(w / unit), count) * (self.scale * unit) + (intercept or 0.0))
-        # H_j, with whole weights, so that these sums are exact too
-        top = float(h.max()) / 2**self._WEIGHT_BITS or 1.0
-        whole_h, h = h, np.rint(h / top)
-        H = np.concatenate([np.einsum("i,ij,ij->j", h, x, x) for _, x in self._pieces(count)])
-        H = H * (top * self.scale**2 / count) + 1.0 / self.reach
-        a = np.abs(w) * _HEADROOM[fmt.bits]
-        # d cost / d R = noise / max_code - sum of H (a - R) over a > R, rising in R: bisect, on what still counts
-        slope, low, high = self.noise(g, whole_h) / fmt.max_code, 0.0, largest * _HEADROOM[fmt.bits]
-        for _ in range(12):
-            middle = 0.5 * (low + high)
-            over = a > middle
-            if _sum(H[over] * (a[over] - middle)) > slope:
-                low = middle
-                a, H = a[over], H[over]
-            else:
-                high = middle
-        mantissa, exponent = math.frexp(high / fmt.max_code)
-        return math.ldexp(math.ceil(mantissa * 64) / 64, exponent)
-
-    def pays(self, model: QuantizedArray, intercept: float | None, examples: int) -> bool:
-        """Whether to double the range, after so many examples.
-
-        Two ways out are tried: all weights grow in proportion, or those in the outermost sixteenth of the range alone,
-        each at most to twice the range. The second-order estimate of what the better one gains, if the sample is sure
-        of its sign by two standard errors, is compared with half the noise of the doubled quantum: half, because the
-        estimate is of one direction only and comes out low.
-
-        A weight by weight estimate would see more, and does not work: the forces on single weights are far smaller
-        than their sampling error long after the model as a whole is clearly clipped.
-        """
-        w = model.unpacked()
-        limit, unit = model.format.max_code, float(model.scale)
-        edge = limit - limit // 16
-        at_edge = np.abs(w, dtype=np.int32) >= edge
-        if not at_edge.any():
-            return False
-        if 2 * int(np.count_nonzero(at_edge)) > len(w):
-            return True  # so far gone that the weights say nothing but signs
-        count = min(len(self.codes), max(64, examples // 8))
-        along = self._products(w, count) * (self.scale * unit)
-        g, h = self.slopes(along + (intercept or 0.0))
-        if not np.isfinite(g).all():
-            return False  # a row with a NaN: training will find it, and name it
-        outer = self._products(np.where(at_edge, np.sign(w) * limit, 0), count) * (self.scale * unit)
-        gain = max(self._gain(g, h, along), self._gain(g, h, outer))
-        return gain > 0.5 * self.noise(g, h) * unit
-
-    @staticmethod
-    def _gain(g: np.ndarray, h: np.ndarray, along: np.ndarray) -> float:
-        """The second-order gain of the best part of a move that changes the products by `along`."""
-        count = len(g)
-        terms = g * along
-        pull = -math.fsum(terms) / count
-        error = math.fsum(np.square(terms + pull)) / max(count - 1, 1) / count
-        if pull <= 0.0 or pull * pull <= 4.0 * error:
-            return 0.0
-        bend = math.fsum(h * np.square(along)) / count
-        part = 1.0 if bend <= pull else pull / bend
-        return part * pull - 0.5 * part * part * bend
-
-
-def _largest(q: QuantizedArray) -> float:
-    """The largest finite magnitude of float data, a block at a time; 1 where all are zero."""
-    m, n = q.shape
-    rows, largest = max(1, (1 << 18) // n), 0.0
-    for i in range(0, m, rows):
-        part = np.abs(q[i : min(i + rows, m)].codes)
-        largest = max(largest, float(np.max(part, where=np.isfinite(part), initial=0.0)))
-    return largest or 1.0
-
-
-def _check_row(q: QuantizedArray, row: int) -> None:
-    """Raise if a row holds a NaN or an infinity (only float data can)."""
-    if row >= 0 and q.format.is_float and not np.isfinite(q[row].codes).all():
-        raise checks.not_finite_row("X", row)
+def _quantize_sparse(X: Any, fmt: Format, data_scale: Any, index: Any) -> SparseArray:
+    if len(X.shape) != 2:
+        raise ValueError(f"X: must be two-dimensional; got shape {X.shape}")
+    if data_scale is None and X.dtype == fmt.dtype and (fmt.is_float or X.dtype.kind == "i"):
+        data_scale = 1.0  # such data are their own codes
+    elif data_scale is not None:
+        if isinstance(data_scale, str) or np.ndim(data_scale):
+            raise checks.wrong_value("data_scale", "sparse data have one scale for all columns, a number", data_scale)
+        data_scale = checks.check_scale(data_scale, name="data_scale")
+    return _quantize_x(X, fmt, data_scale, index=None if index is None else str(index))
 
 
 # ---- training ----------------------------------------------------------------------------------------------
@@ -498,15 +274,17 @@ def train(
 
     Parameters
     ----------
-    X : array_like of shape (m, n), or QuantizedArray
+    X : array_like or sparse of shape (m, n), QuantizedArray or SparseArray
         Examples in rows: float16, float32, float64, bool or integers. Converted once to the signature's D, rounded
         to nearest, without a full-precision copy. float32 arrays for D = 32f, int8 for D = 8 and int16 for D = 16
-        are used in place, as codes with scale 1. Of a QuantizedArray nothing is converted.
+        are used in place, as codes with scale 1. Of a QuantizedArray or SparseArray nothing is converted. Of SciPy's
+        sparse arrays only the nonzeros are stored, with an index of the signature's i bits, or of as many as take
+        the fewest bytes; all of them lose nothing.
     y : array_like of shape (m,)
         Labels: {-1, +1} or {0, 1} for logistic and hinge, any finite numbers for squared.
     signature : Signature or str
-        Formats of data (D) and model (M), and of the gradient (G: 8, 16, 32f, or absent for an exact one); there is no
-        kernel for other terms. See "Mini-batch" in docs/architecture.md for what G rounds.
+        Formats of data (D) with their index (i, if they are sparse), of the model (M), and of a mini-batch's gradient (G: 8, 16,
+        32f, or absent for an exact one). See "Mini-batch" in docs/architecture.md for what G rounds.
     loss : {"logistic", "hinge", "squared"}
         See `lowprec.losses`.
     step_size : float
@@ -540,7 +318,8 @@ def train(
         Give each worker a replica of the model, and merge it after so many of its examples: its changes are added to the shared
         model, the others' taken from it. A small model that all write at once bounces between the cores' caches; replicas do
         not. The price is that workers see each other's changes that much later. A multiple of `batch_size`. None: no replicas,
-        or with `deterministic` 16 examples, or as many as have 16,384 numbers if these are more.
+        or with `deterministic` 16 examples, or as many as have 16,384 numbers (of sparse data 4 * n) if these
+        are more.
     pin_threads : bool
         Tie each worker to a CPU of its own (of those that this process may use) while it trains, and let the memory of converted
         data be touched first by the worker that will read it.
@@ -552,7 +331,7 @@ def train(
         feature reaches about 1: `step_size` and `model_scale` act there (for D = 32f the coordinates are
         x_j / data_scale_j, and "feature" takes each column's largest magnitude). `coef` is divided back.
     model_scale : float, optional
-        Value of one model code. None: by the rule in `lowprec.sgd`. Either way it is doubled, and the codes halved,
+        Value of one model code. None: by the rule in `lowprec.model_range`. Either way it is doubled, and the codes halved,
         when the model saturates and more range would gain more than the coarser quantum costs.
     init : array_like of shape (n,), optional
         Weights to start from, in the coordinates of the data, rounded to nearest; by default zeros.
@@ -595,8 +374,6 @@ def train(
     True
     """
     signature = Signature(signature).require_runnable()
-    if signature.is_sparse:
-        raise ValueError(f"signature: {signature} asks for sparse data; X is dense")
     D, M = signature.dataset, signature.model
     checks.check_loss(loss)
     step_size = checks.check_step(step_size)
@@ -628,15 +405,18 @@ def train(
         if M.is_float:
             raise ValueError(f"model_scale: a model of format {M} has no scale; leave model_scale=None")
         model_scale = checks.check_scale(model_scale, name="model_scale")
-    if not isinstance(X, QuantizedArray):
+    if not (isinstance(X, (QuantizedArray, SparseArray)) or checks.is_sparse(X)):
         X = checks.as_2d_data(X, "X")
-    elif X.ndim != 2:
+    elif len(X.shape) != 2:
         raise ValueError(f"X: must be two-dimensional; got shape {X.shape}")
     m, n = X.shape
     labels = checks.check_labels(y, loss, m)
     weight = checks.check_sample_weight(sample_weight, m)
     start = None if init is None else checks.check_vector("init", init, n)
-    x = prepare_data(X, D, data_scale)
+    cpus = _cpus(n_workers) if pin_threads else None
+    x = prepare_data(X, D, data_scale, index=signature.index, n_workers=n_threads, cpus=cpus)
+    if isinstance(x, SparseArray):
+        signature = signature._with(index=x.index_format)
 
     # One scale for all features. Where there is one for each, w_j is trained times `stretch` instead.
     if np.ndim(x.scale) == 0:
@@ -645,12 +425,12 @@ def train(
         scale = 1.0 if D.is_float else 1.0 / D.max_code
         stretch = x.scale / scale
         start = start if start is None else start * stretch
-    problem = _Problem(x, scale, labels, weight, loss, step_size, init_intercept if fit_intercept else None)
+    problem = Problem(x, scale, labels, weight, loss, step_size, init_intercept if fit_intercept else None)
     gradient = signature.gradient
     rounds = not M.is_float or (gradient is not None and not gradient.is_float)
     source = Rounding(rounding, random).source if rounds else "nearest"
 
-    range_ = None if M.is_float else _Range(problem, m * epochs)
+    range_ = None if M.is_float else Range(problem, m * epochs)
     widened = 0
     if range_ is None:
         model_scale = 1.0
@@ -661,17 +441,18 @@ def train(
             model_scale *= 2.0
             widened += 1
     if deterministic and sync_every is None:
-        sync_every = max(_SYNC_EXAMPLES, _SYNC_NUMBERS // n)
+        numbers = max(problem.numbers, 1.0)
+        sync_every = max(_SYNC_EXAMPLES, int(_SYNC_NUMBERS / numbers), math.ceil(_SYNC_MODELS * n / numbers))
         sync_every = -(-sync_every // batch_size) * batch_size
     # The loop has a model of its own from here on: an exception leaves nothing half done behind.
-    model = _model(np.zeros(n, np.float32) if start is None else start, M, model_scale, x.padded_width)
+    model = model_of(np.zeros(n, np.float32) if start is None else start, M, model_scale, problem.width)
     run = problem.driver(
-        model, random=source, seed=seed, refresh=refresh, n_threads=n_workers, sync_every=sync_every, batch_size=batch_size,
+        model, random=source, seed=seed, refresh=refresh, n_threads=n_workers, sync_every=sync_every,
+        together=deterministic, cpus=cpus, prefetch=prefetch, batch_size=batch_size,
         gradient=None if gradient is None else str(gradient),
         data_limit=_largest(x) if D.is_float and gradient is not None else None,
-        together=deterministic, cpus=_cpus(n_workers) if pin_threads else None, prefetch=prefetch,
     )  # fmt: skip
-    loop = _Loop(run, x, model, stretch, range_, n_workers, batch_size, sync_every is not None and n_workers > 1)
+    loop = _Loop(run, problem, model, stretch, range_, n_workers, batch_size, sync_every is not None and n_workers > 1)
     order = np.random.default_rng(seed) if shuffle else None
     trace: list[float] = []
     for epoch in range(epochs):
@@ -703,6 +484,16 @@ def train(
     )
 
 
+def _largest(x: QuantizedArray | SparseArray) -> float:
+    """The largest finite magnitude of float data, a block at a time; 1 where all are zero."""
+    m = x.shape[0]
+    rows, largest = max(1, (1 << 18) * m // max(x.codes.size, 1)), 0.0
+    for i in range(0, m, rows):
+        part = np.abs(x[i : min(i + rows, m)].codes)
+        largest = max(largest, float(np.max(part, where=np.isfinite(part), initial=0.0)))
+    return largest or 1.0
+
+
 def _cpus(n_workers: int) -> np.ndarray:
     """A CPU for each worker, of those that this process may use."""
     if not _sgd.can_pin():
@@ -719,16 +510,17 @@ class _Loop:
     """Drives the compiled loop in blocks, and looks after the model's range."""
 
     def __init__(
-        self, run: Any, x: QuantizedArray, model: QuantizedArray, stretch: np.ndarray | None, range_: _Range | None,
+        self, run: Any, problem: Problem, model: QuantizedArray, stretch: np.ndarray | None, range_: Range | None,
         n_workers: int, batch_size: int, replicas: bool,
     ) -> None:  # fmt: skip
-        self.run, self.x, self.model, self.stretch, self.range = run, x, model, stretch, range_
+        self.run, self.x, self.model, self.stretch, self.range = run, problem.x, model, stretch, range_
+        self.numbers = problem.numbers
         self.n_workers, self.batch_size = n_workers, batch_size
         # What is looked at while replicas go on from the shared model.
         self.view = QuantizedArray(model.buffer.copy(), model.format, model.scale, model.shape) if replicas else model
         self.examples, self.seconds, self.saturated, self.widened = 0, 0.0, 0, 0
         # Positions are examples of each worker's share; calls are cut between batches.
-        self.block = self._whole(_BLOCK // x.shape[1] // n_workers)
+        self.block = self._whole(int(_BLOCK / max(self.numbers, 1.0)) // n_workers)
         self.next_look = self.regular_look = _FIRST_LOOK
         # The first call finds out how fast this machine is. Calls may be cut between any two batches: the bits stay the same.
         self.at_most = min(self._whole(_FIRST_LOOK // n_workers), self.block)
@@ -739,7 +531,7 @@ class _Loop:
 
     @property
     def gnps(self) -> float:
-        return self.examples * self.x.shape[1] / self.seconds / 1e9 if self.seconds > 0 else 0.0
+        return self.examples * self.numbers / self.seconds / 1e9 if self.seconds > 0 else 0.0
 
     def state(self) -> tuple[np.ndarray, float]:
         """The model as it stands, every update applied, in the coordinates of the data, and the intercept."""
@@ -764,7 +556,7 @@ class _Loop:
             bad = self.run.run(at, end)
             took = time.perf_counter() - begin
             if bad >= 0:
-                _check_row(self.x, bad)
+                check_row(self.x, bad)
                 raise _diverged(step_size, bad)
             self.seconds += took
             self.examples = before + self.run.examples(end)
@@ -803,15 +595,22 @@ class _Loop:
 
 
 def _training_loss(
-    x: QuantizedArray, y: np.ndarray, weight: np.ndarray | None, loss: str, coef: np.ndarray, intercept: float
+    x: QuantizedArray | SparseArray, y: np.ndarray, weight: np.ndarray | None, loss: str, coef: np.ndarray, intercept: float
 ) -> float:
     """Mean loss over all rows, a block at a time."""
     m, n = x.shape
-    rows = max(1, (1 << 18) // n)
+    sparse = isinstance(x, SparseArray)
+    rows = max(1, int((1 << 18) / max(x.stored / m, 1.0))) if sparse else max(1, (1 << 18) // n)
     total = mass = 0.0
     for i in range(0, m, rows):
         part = slice(i, min(i + rows, m))
-        p = dequantize(x[part], np.float64) @ coef + intercept
+        if sparse:
+            piece = x[part]
+            terms = piece.unpacked() * (piece.scale * coef[piece.columns()])
+            p = np.bincount(np.repeat(np.arange(len(piece)), np.diff(piece.indptr)), weights=terms, minlength=len(piece))
+            p += intercept
+        else:
+            p = dequantize(x[part], np.float64) @ coef + intercept
         w = None if weight is None else weight[part].astype(np.float64)
         size = part.stop - i if w is None else float(w.sum())
         if size > 0.0:

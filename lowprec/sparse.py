@@ -254,6 +254,20 @@ class SparseArray:
             codes, self.index[begin:end], indptr, self.format, self.scale, shape, self.differences, 0
         )  # fmt: skip
 
+    def take(self, rows: np.ndarray) -> SparseArray:
+        """A new array of these rows, integers in [0, len(self)), in their order."""
+        if self.ndim == 1:
+            raise TypeError("SparseArray: take selects rows, and a one-dimensional array has none")
+        rows = np.asarray(rows)
+        starts, counts = self.indptr[rows], np.diff(self.indptr)[rows]
+        indptr = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(counts, out=indptr[1:])
+        entries = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], counts)
+        codes = _pack(indptr, self.unpacked()[entries].view(np.uint8)) if self.format.packed else self.codes[entries]
+        return self._of_parts(
+            codes, self.index[entries], indptr, self.format, self.scale, (len(rows), self.shape[1]), self.differences, 0
+        )  # fmt: skip
+
     def __reduce__(self) -> tuple:
         parts = self.codes, self.index, self.indptr, self.format.token, self.scale, self.shape, self.differences, self.clipped
         return _unpickle, parts

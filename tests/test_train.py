@@ -345,7 +345,7 @@ def test_the_next_look_is_never_stepped_over(monkeypatch):
         looked.append(examples)
         return examples in (64, 80)
 
-    monkeypatch.setattr(sgd._Range, "pays", pays)
+    monkeypatch.setattr(sgd.Range, "pays", pays)
     monkeypatch.setattr(sgd, "_BLOCK", 32 * 7)
     r = train(PROBLEM.X[:300], PROBLEM.y[:300], epochs=4, model_scale=0.05)
     assert looked == [16, 32, 64, 80, 96, 128, 256, 512, 1024]
@@ -468,7 +468,8 @@ def test_no_call_of_the_compiled_loop_takes_long(per_example, monkeypatch):
     clock = SlowClock(per_example)
     monkeypatch.setattr(sgd, "time", types.SimpleNamespace(perf_counter=clock.perf_counter))
     q = lp.from_codes(np.zeros((20_000, 8), np.int8), "8")
-    loop = sgd._Loop(clock, q, lp.quantize(np.zeros(8), "8", scale=1.0), None, None, 1, 1, False)
+    problem = types.SimpleNamespace(x=q, numbers=8.0)
+    loop = sgd._Loop(clock, problem, lp.quantize(np.zeros(8), "8", scale=1.0), None, None, 1, 1, False)
     told = [0.0]
     loop.epoch(0, 0.1, lambda info: told.append(clock.now))
     assert sum(clock.calls) == 20_000
