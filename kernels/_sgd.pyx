@@ -217,7 +217,7 @@ cdef class Sgd:
         cdef const lp_kernel *row
         cdef lp_sgd *g
         cdef int rounding, k
-        cdef int64_t longest = n_features
+        cdef int64_t longest = n_features, row_bytes
         cdef uint64_t seed_word = seed
         cdef bytes isa_name = (isa or _kernels._active_isa()).encode()
         if self.jobs != NULL:
@@ -228,11 +228,12 @@ cdef class Sgd:
         if n_rows < 1 or n_features < 1 or n_threads < 1 or refresh < 1:
             raise ValueError("Sgd: n_rows, n_features, n_threads and refresh must be at least 1, got "
                              f"{n_rows}, {n_features}, {n_threads} and {refresh}")
+        row_bytes = _row_bytes(self.bits_x, n_features)
         if sparse is not None:
             longest = self._check_sparse(sparse, xs.shape[0])
-        elif row_stride < _row_bytes(self.bits_x, n_features):
-            raise ValueError(f"Sgd: row_stride must hold {n_features} numbers of format {D}, got {row_stride} bytes")
-        elif xs.shape[0] < (n_rows - 1) * row_stride + _row_bytes(self.bits_x, n_features):
+        elif row_stride < 1:  # less than a row is fine: rows are only read, and may overlap (sliding windows)
+            raise ValueError(f"Sgd: row_stride must be at least 1, got {row_stride}")
+        elif xs.shape[0] < row_bytes or n_rows - 1 > (xs.shape[0] - row_bytes) // row_stride:  # no product that may overflow
             raise ValueError(f"Sgd: x must hold {n_rows} rows of {row_stride} bytes, got {xs.shape[0]} bytes")
         if ws.shape[0] < _row_bytes(self.bits_w, n_features):
             raise ValueError(f"Sgd: model must hold {n_features} numbers of format {M}, got {ws.shape[0]} bytes")

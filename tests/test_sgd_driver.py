@@ -340,7 +340,9 @@ def refused():
         ({"n_features": 0}, ValueError, "n_features"),
         ({"n_threads": 0}, ValueError, "n_threads"),
         ({"refresh": 0}, ValueError, "refresh"),
-        ({"row_stride": 40}, ValueError, "row_stride"),
+        ({"row_stride": 0}, ValueError, "row_stride"),
+        ({"row_stride": 2**62, "n_rows": 5}, ValueError, "x must hold"),  # 4 * 2^62 is 0 in 64 bits
+        ({"row_stride": 2**62 + 8, "n_rows": 3}, ValueError, "x must hold"),
         ({"n_rows": 30}, ValueError, "x must hold"),
         ({"y": np.zeros(28, dtype=np.float32)}, ValueError, "y must have"),
         ({"weight": np.zeros(28, dtype=np.float32)}, ValueError, "weight must have"),
