@@ -159,6 +159,11 @@ class QuantizedArray:
         needed = (n_rows - 1) * self.row_stride + row_bytes
         if buffer.size < needed:
             raise ValueError(f"buffer: must hold at least {needed} bytes for shape {self.shape}; got {buffer.size}")
+        size = self.format.dtype.itemsize
+        if size > 1:  # kernels read elements where C allows it
+            starts = buffer.__array_interface__["data"][0] | (self.row_stride if n_rows > 1 else 0)
+            if starts % size:
+                raise ValueError(f"buffer: every row of format {self.format} must be aligned to {size} bytes; pass a copy")
         self.buffer = buffer
         self.scale = checks.check_scale(scale, n)
         self.clipped = checks.check_int("clipped", clipped, minimum=0)

@@ -766,6 +766,13 @@ A = np.zeros((2, 3), np.float32)
 Q = lp.quantize(A, "8")
 
 
+def _at(offset, size):
+    """Memory that starts `offset` bytes past an aligned address."""
+    memory = np.zeros(size + 64, np.uint8)
+    return memory[-memory.ctypes.data % 64 + offset :][:size]
+
+
+
 def with_nan(row, column, dtype=np.float32, bad=np.nan):
     a = np.zeros((5, 40), dtype)
     a[row, column] = bad
@@ -856,6 +863,9 @@ ERRORS = [
     (lambda: Q[0, 1], TypeError, "QuantizedArray: index: expected an integer or a slice of rows"),
     (lambda: Q[0][0], TypeError, "a one-dimensional array has none"),
     (lambda: QuantizedArray(np.zeros(5, np.uint8), "8", 1.0, (2, 3)), ValueError, "buffer: must hold at least 6 bytes"),
+    (lambda: QuantizedArray(_at(1, 30), "16", 1.0, (2, 3)), ValueError, "buffer: every row of format 16 must be aligned to 2"),
+    (lambda: QuantizedArray(_at(0, 30), "16", 1.0, (2, 3), 9), ValueError, "buffer: every row of format 16 must be aligned to 2"),
+    (lambda: QuantizedArray(_at(0, 40), "32f", 1.0, (2, 3), 14), ValueError, "every row of format 32f must be aligned to 4"),
     (lambda: QuantizedArray(np.zeros(6), "8", 1.0, (2, 3)), TypeError, "buffer: expected an array of uint8"),
     (lambda: QuantizedArray(np.zeros(12, np.uint8)[::2], "8", 1.0, (2, 3)), ValueError, "buffer: must be one-dimensional and"),
     (lambda: QuantizedArray(np.zeros(6, np.uint8), "8", 1.0, (2, 3), 0), ValueError, "row_stride: must be at least 1"),
