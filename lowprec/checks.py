@@ -49,6 +49,9 @@ __all__ = [
 
 LOSSES = ("logistic", "hinge", "squared")
 
+#: More threads than any machine has CPUs. The OpenMP runtime ends the process where it cannot start as many as it is told to.
+MAX_THREADS = 4096
+
 #: Array types that data may have; others are refused rather than converted behind the caller's back.
 DATA_DTYPES = "float16, float32, float64, bool, or an integer type"
 
@@ -216,11 +219,14 @@ def check_n_threads(n_threads: Any, name: str = "n_threads") -> int | None:
     if n_threads is None:
         return None
     try:
-        return check_int(name, n_threads, minimum=1)
+        result = check_int(name, n_threads, minimum=1)
     except TypeError:
         raise wrong_type(
             name, "an integer of at least 1, or None for all this process may use", n_threads
         ) from None
+    if result > MAX_THREADS:
+        raise wrong_value(name, f"must be at most {MAX_THREADS}", result)
+    return result
 
 
 def check_finite_scalar(name: str, value: Any, *, positive: bool = False, nonnegative: bool = False) -> float:
@@ -462,5 +468,6 @@ def check_sample_weight(weight: Any, n_rows: int, name: str = "sample_weight") -
             f"got {values[bad[0]]} at index {bad[0]}"
         )
     if not result.any():
-        raise ValueError(f"{name}: at least one weight must be positive; all {n_rows} are zero")
+        zero = "zero in float32" if values.any() else "zero"
+        raise ValueError(f"{name}: at least one weight must be positive; all {n_rows} are {zero}")
     return result

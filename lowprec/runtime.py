@@ -113,14 +113,23 @@ def openmp_enabled() -> bool:
     return bool(_sgd.openmp_enabled())
 
 
-def _available_cpus() -> int:
-    """CPUs that this process may use: its affinity, and the quota of its control group, rounded up."""
+def _available_cpus(bound: bool = False) -> int:
+    """CPUs that this process may use: its affinity, and the quota of its control group, rounded up.
+
+    Where the OpenMP runtime has bound this thread to a CPU of its own (`bound`), the affinity says nothing of the process.
+    """
     try:
-        count = len(os.sched_getaffinity(0))
+        count = len(os.sched_getaffinity(0)) if not bound else os.cpu_count() or 1
     except (AttributeError, OSError):
         count = os.cpu_count() or 1
     quota = _cgroup_quota()
     return max(1, count if quota is None else min(count, quota))
+
+
+def _binds_threads(environ: Mapping[str, str]) -> bool:
+    """Whether OpenMP binds threads to CPUs, the first one as soon as the runtime is loaded."""
+    bind = environ.get("OMP_PROC_BIND", "").strip().lower()
+    return bind != "false" and any((bind, environ.get("OMP_PLACES"), environ.get("GOMP_CPU_AFFINITY")))
 
 
 def _cgroup_quota(path: str | os.PathLike = "/sys/fs/cgroup/cpu.max") -> int | None:
@@ -162,7 +171,7 @@ def effective_n_threads(n_threads: int | None = None, *, environ: Mapping[str, s
         # any limit set since.
         n_threads = max(1, _sgd.max_threads())
         if not environ.get("OMP_NUM_THREADS"):
-            n_threads = min(n_threads, _available_cpus())
+            n_threads = min(n_threads, _available_cpus(_binds_threads(environ)))
     if n_threads > 1:
         if _team_pid not in (None, os.getpid()):
             return 1

@@ -278,6 +278,8 @@ TRAIN = [
     ("lp.train(X, y, step_size=0.1, sample_weight=[-1.0] * 40)", ValueError, "sample_weight: every weight must be at least 0"),
     ("lp.train(X, y, step_size=0.1, sample_weight=[0.0] * 40)", ValueError,
      "sample_weight: at least one weight must be positive; all 40 are zero"),
+    ("lp.train(X, y, step_size=0.1, sample_weight=[1e-60] * 40)", ValueError,
+     "sample_weight: at least one weight must be positive; all 40 are zero in float32"),
     ("lp.train(X, y, step_size=0.1, shuffle='no')", TypeError, "shuffle: expected True or False; got str 'no'"),
     ("lp.train(X, y, step_size=0.1, history=1)", TypeError, "history: expected True or False; got int 1"),
     ("lp.train(X, y, step_size=0.1, fit_intercept=None)", TypeError, "fit_intercept: expected True or False; got None"),

@@ -137,6 +137,24 @@ def test_affinity_is_honored_also_when_it_changes_later():
 
 
 @needs_openmp
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"OMP_PROC_BIND": "true"},
+        {"OMP_PROC_BIND": "close"},
+        {"OMP_PLACES": "cores"},
+        {"OMP_PROC_BIND": "false", "OMP_PLACES": "cores"},
+    ],
+)
+def test_binding_threads_to_cpus_does_not_make_them_one(environ):
+    # where OpenMP binds, it binds the first thread too, as soon as it is loaded
+    assert run(SHOW, **environ).stdout == run(SHOW).stdout
+    one = min(os.sched_getaffinity(0))
+    assert run(f"import os; os.sched_setaffinity(0, [{one}]); {SHOW}", **environ).stdout.strip() == "1"
+
+
+@needs_openmp
 @pytest.mark.parametrize("n", [1, 3])
 def test_omp_num_threads_is_honored_beyond_the_number_of_cpus_too(n):
     done = run(SHOW, OMP_NUM_THREADS=str(n))
@@ -216,6 +234,7 @@ print(runtime.effective_n_threads(2))
     [
         (0, ValueError, "n_threads: must be at least 1; got 0"),
         (-1, ValueError, "n_threads: must be at least 1; got -1"),
+        (2**40, ValueError, "n_threads: must be at most 4096; got 1099511627776"),
         (2.0, TypeError, "n_threads: expected an integer of at least 1, or None"),
         ("all", TypeError, "n_threads: expected an integer of at least 1, or None"),
         (True, TypeError, "n_threads: expected an integer of at least 1, or None"),
