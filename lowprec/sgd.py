@@ -570,7 +570,8 @@ class _Loop:
                     epoch, self.run.examples(at), self.examples, self.seconds, self.gnps, self.run.model_scale, self.widened,
                     self.coef,
                 )  # fmt: skip
-                if callback(info) is True:
+                stop = callback(info)
+                if isinstance(stop, (bool, np.bool_)) and stop:  # a comparison of NumPy numbers too, but not any object
                     return True
         return False
 

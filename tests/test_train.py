@@ -390,6 +390,38 @@ def test_the_callback_sees_progress_and_can_stop(monkeypatch):
 
 def test_only_true_stops():
     assert train(PROBLEM.X, PROBLEM.y, callback=lambda info: 1).n_examples == 4096
+    # what a comparison of NumPy numbers gives counts as well
+    assert train(PROBLEM.X, PROBLEM.y, epochs=2, callback=lambda info: np.float64(info.examples) > 0).n_examples == 4096
+    assert train(PROBLEM.X, PROBLEM.y, epochs=2, callback=lambda info: np.float64(info.examples) < 0).n_examples == 8192
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize(("D", "M"), [("8", "8"), ("16", "8"), ("32f", "16"), ("32f", "32f")])
+def test_rows_may_overlap_in_memory(D, M, n_threads, rng):
+    """Sliding windows over a signal, of a dtype that is used in place."""
+    fmt = FORMATS[D]
+    signal_ = rng.integers(-100, 100, 500).astype(fmt.dtype)
+    windows = np.lib.stride_tricks.sliding_window_view(signal_, 75)
+    y = np.where(windows[:, 3] > windows[:, 5], 1, -1)
+    options = {"signature": f"D{D}M{M}", "step_size": 1e-6, "n_threads": n_threads}
+    overlapping, apart = train(windows, y, **options), train(windows.copy(), y, **options)
+    if n_threads == 1:
+        assert same(overlapping, apart)
+    else:
+        assert np.isfinite(overlapping.coef).all()
+        assert overlapping.n_examples == len(y)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("D", ["4", "8", "16"])
+def test_numbers_too_large_to_square(D):
+    y = np.where(np.arange(10) % 2, 1, -1)
+    with pytest.raises(ValueError, match=r"X: every row's sum of squares must be finite; scale X down; got 1(\.0*1)?e\+300"):
+        train(np.full((10, 3), 1e300), y, signature=f"D{D}M8")
+    with pytest.raises(ValueError, match="X: every row's sum of squares must be finite"):
+        train(np.full((10, 3), 1e154), y, signature=f"D{D}M8")
+    large = np.full((10, 3), 1e150)
+    assert np.isfinite(train(large, y, signature=f"D{D}M8", step_size=1e-300).coef).all()
 
 
 def test_an_exception_of_the_callback_gets_through():
