@@ -199,6 +199,7 @@ cdef class Sgd:
     cdef double step, data_scale, scale, bias, data_limit
     cdef int64_t batch_size
     cdef object keep, order_kept
+    cdef bint running
 
     def __cinit__(self):
         self.jobs = NULL
@@ -481,16 +482,26 @@ cdef class Sgd:
         parallel = self.workers > 1 and (_team_pid is None or _team_pid == os.getpid())
         if parallel:
             _team_pid = os.getpid()
+        self._idle()
+        self.running = True
         with nogil:
             lp_team_run(&self.team, first, last, parallel)
+        self.running = False
         for k in range(self.workers):
             if self.jobs[k].bad_row >= 0 and (bad < 0 or self.jobs[k].bad_row < bad):
                 bad = self.jobs[k].bad_row
             self.jobs[k].bad_row = -1
         return bad
 
+    cdef int _idle(self) except -1:
+        """Refuse what another Python thread asks for while the workers run: they and it would write the same state."""
+        if self.running:
+            raise RuntimeError("Sgd: the workers are running; ask between two calls, from the callback")
+        return 0
+
     def flush(self):
         """Apply every pending update: to the shared model, or to each worker's replica."""
+        self._idle()
         lp_team_flush(&self.team)
 
     def snapshot(self, out):
@@ -502,6 +513,7 @@ cdef class Sgd:
         cdef double bias = 0.0
         if ws.shape[0] < _row_bytes(self.bits_w, self.n):
             raise ValueError(f"Sgd.snapshot: out must hold {_row_bytes(self.bits_w, self.n)} bytes, got {ws.shape[0]}")
+        self._idle()
         lp_team_flush(&self.team)
         if &ws[0] != self.team.w:
             lp_team_snapshot(&self.team, &ws[0], &bias)
@@ -511,6 +523,7 @@ cdef class Sgd:
 
     def merge(self):
         """Apply every pending update and merge the replicas into the shared model."""
+        self._idle()
         lp_team_merge(&self.team)
 
     def at_limit(self):
@@ -519,6 +532,7 @@ cdef class Sgd:
 
     def widen(self):
         """Merge, then double the model's range: q <- round-half-even(q / 2), model_scale * 2."""
+        self._idle()
         lp_team_merge(&self.team)
         _capi.widen(self.team.w, self.n, self.bits_w)
         self.team.started = 0  # the replicas start again from the model

@@ -181,8 +181,15 @@ static int64_t lp_part(int64_t n, int32_t part, int32_t parts)
 #define LP_CRITICAL
 #endif
 
+static void lp_merge_own(lp_team *team, int32_t t)
+{
+    lp_merge_columns(team, &team->replicas[t], &team->bases[t], 1, 0, team->n);
+    lp_merge_intercepts(team, t, t + 1);
+}
+
 /* What thread `thread` of `threads` does; it has every threads-th worker. (One thread in a forked child; and OpenMP may give fewer
- * than were asked for.) Rounds of sync_every examples: a call may end inside one, for rounds are counted from the share's start. */
+ * than were asked for.) Alone it takes no lock, which another thread may have held when the process was forked. Rounds of
+ * sync_every examples: a call may end inside one, for rounds are counted from the share's start. */
 static void lp_thread(lp_team *team, int32_t thread, int32_t threads, int64_t first, int64_t last, int alone)
 {
     const int32_t workers = team->workers;
@@ -193,8 +200,12 @@ static void lp_thread(lp_team *team, int32_t thread, int32_t threads, int64_t fi
     }
     if (!team->started)
         for (int32_t t = thread; t < workers; t += threads) {
-            LP_CRITICAL /* others may be merging already */
+            if (alone) {
                 lp_fill_replica(team, t);
+            } else {
+                LP_CRITICAL /* others may be merging already */
+                    lp_fill_replica(team, t);
+            }
         }
     while (first < last) {
         const int64_t round = (first / team->sync_every + 1) * team->sync_every, end = round < last ? round : last;
@@ -203,10 +214,11 @@ static void lp_thread(lp_team *team, int32_t thread, int32_t threads, int64_t fi
             if (end == round)
                 team->fn(&team->jobs[t], 0, -1);
             if (end == round && team->sharing == LP_MERGE_LOCKED) {
-                LP_CRITICAL
-                {
-                    lp_merge_columns(team, &team->replicas[t], &team->bases[t], 1, 0, team->n);
-                    lp_merge_intercepts(team, t, t + 1);
+                if (alone) {
+                    lp_merge_own(team, t);
+                } else {
+                    LP_CRITICAL
+                    lp_merge_own(team, t);
                 }
             }
         }

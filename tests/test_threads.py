@@ -167,6 +167,49 @@ def test_a_forked_child_can_train():
     assert run.stdout.split() == ["0"], run.stdout + run.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_forked_while_another_thread_merges_can_train():
+    # The thread holds the merges' lock most of the time; in the child nobody would ever give it back.
+    script = """
+        import os, signal, threading, time
+        import numpy as np
+        import lowprec as lp
+
+        rng = np.random.default_rng(0)
+        wide, narrow = (rng.integers(-127, 128, (64, n)).astype(np.int8) for n in (1 << 17, 50))
+        y = np.where(np.arange(64) % 2, 1, -1)
+
+        def train(X, **options):
+            return lp.train(X, y, step_size=1e-6, n_threads=2, **options)
+
+        expected = train(narrow, deterministic=True).coef.tolist()
+        done = threading.Event()
+
+        def merge():
+            while not done.is_set():
+                train(wide, sync_every=1, model_scale=0.01)
+
+        thread = threading.Thread(target=merge)
+        thread.start()
+        ends = []
+        for _ in range(10):
+            time.sleep(0.02)
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)  # a hang ends as the signal
+                os._exit(0 if train(narrow, deterministic=True).coef.tolist() == expected else 1)
+            ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            if ends[-1]:
+                break
+        done.set()
+        thread.join()
+        print(*ends)
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True,
+                         env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)})  # fmt: skip
+    assert run.stdout.split() == ["0"] * 10, run.stdout + run.stderr
+
+
 def test_the_float_mode_stays_as_it_was():
     # A shared library that is linked with -ffast-math sets flush-to-zero and denormals-are-zero for the whole process (MXCSR).
     # Either shows in the product of a subnormal number; new threads inherit the mode.
