@@ -43,6 +43,7 @@ __all__ = [
     "need_extra",
     "no_kernel",
     "not_finite_row",
+    "rows_too_large",
     "wrong_type",
     "wrong_value",
 ]
@@ -92,6 +93,11 @@ def not_finite_row(name: str, row: int) -> ValueError:
     return ValueError(
         f"{name}: every value must be finite; row {row} holds NaN or inf, or is so large that x.w overflows"
     )
+
+
+def rows_too_large(name: str, largest: float) -> ValueError:
+    """The exception for data that no step size suits."""
+    return wrong_value(name, f"every row's sum of squares must be finite; scale {name} down", largest)
 
 
 def bad_file(path: Any, problem: str, *, line: int | None = None, expected: str | None = None) -> ValueError:

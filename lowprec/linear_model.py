@@ -5,6 +5,7 @@ Needs scikit-learn: ``pip install 'lowprec[learn]'``.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -269,7 +270,9 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         codes = q[::every].unpacked().astype(np.float64)
         # In the coordinates of training, where one scale per feature makes each reach about 1.
         scale = float(q.scale) if np.ndim(q.scale) == 0 else (1.0 if q.format.is_float else 1.0 / q.format.max_code)
-        norm = float(np.mean(np.square(codes).sum(axis=1))) * scale**2
+        norm = float(np.mean(np.square(codes).sum(axis=1))) * scale * scale
+        if not math.isfinite(norm):
+            raise checks.rows_too_large("X", float(np.abs(codes).max()) * scale)
         return _AUTO / (MAX_CURVATURE[self.loss] * (1.0 + norm))
 
     def _train(

@@ -233,7 +233,7 @@ class Range:
         else:
             self.sample = _DenseSample(codes[order])
         if not math.isfinite(float(self.sample.norms2.max()) * self.scale * self.scale):
-            raise checks.wrong_value("X", "every row's sum of squares must be finite; scale X down", float(np.abs(codes).max()) * self.scale)
+            raise checks.rows_too_large("X", float(np.abs(codes).max()) * self.scale)
         self.count = count
         rows = order * every
         self.y = problem.y[rows].tolist()

@@ -34,6 +34,8 @@ _BLOCK = 1 << 26
 _CALL_SECONDS = 0.05
 # Farther ahead than any cache holds there is nothing to prefetch for.
 _MAX_PREFETCH = 1 << 24
+# So many examples that it never happens; still a number of 64 bits.
+_NEVER = 1 << 62
 # Without a sync_every, deterministic workers merge after so many examples, so many numbers, and so many times the model's size:
 # a merge reads and writes all of it, a sparse example a few weights.
 _SYNC_EXAMPLES, _SYNC_NUMBERS, _SYNC_MODELS = 16, 1 << 14, 4
@@ -67,7 +69,8 @@ class TrainInfo:
     widened : int
         How often the model's scale was doubled so far.
     coef : callable
-        ``info.coef()`` is a copy of the model as it stands, float64.
+        ``info.coef()`` is a copy of the model as it stands, float64. Later, and from other threads, it works only while the
+        workers rest: in the callback, and when training is over.
     """
 
     epoch: int
@@ -384,6 +387,7 @@ def train(
         sync_every = checks.check_int("sync_every", sync_every, minimum=1)
         if sync_every % batch_size:
             raise checks.wrong_value("sync_every", f"must be a multiple of batch_size ({batch_size})", sync_every)
+        sync_every = min(sync_every, _NEVER)
     asked = checks.check_n_threads(n_threads)
     n_threads = effective_n_threads(n_threads)
     n_workers = asked if deterministic and asked is not None else n_threads
@@ -392,7 +396,7 @@ def train(
         prefetch = checks.check_int("prefetch", prefetch, minimum=0, maximum=_MAX_PREFETCH)
     checks.check_choice("rounding", rounding, ROUNDINGS)
     checks.check_choice("random", random, tuple(RANDOM_SOURCES))
-    refresh = checks.check_int("refresh", refresh, minimum=1)
+    refresh = min(checks.check_int("refresh", refresh, minimum=1), _NEVER)
     seed = checks.check_seed(seed)
     shuffle = checks.check_bool("shuffle", shuffle)
     history = checks.check_bool("history", history)

@@ -294,6 +294,8 @@ CLASSIFIER = [
     ("Classifier().fit(spoiled(X, 7, inf), y)", ValueError, "Input X contains infinity"),
     ("Classifier().fit(X[0], y)", ValueError, "Expected 2D array, got 1D array"),
     ("Classifier().fit(X[:0], y[:0])", ValueError, "Found array with 0 sample(s)"),
+    ("Classifier().fit(X.astype(np.float64) * 1e200, y)", ValueError,
+     "X: every row's sum of squares must be finite; scale X down; got "),
     ("Classifier().fit(X, y[:39])", ValueError, "inconsistent numbers of samples"),
     ("Classifier().fit(X, np.ones(40))", ValueError, "y: must hold at least 2 classes; got 1 class"),
     ("Classifier(signature='D8i8M8').fit(X, y)", ValueError, "signature: i8 asks for sparse data; X is dense"),

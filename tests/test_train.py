@@ -395,6 +395,41 @@ def test_only_true_stops():
     assert train(PROBLEM.X, PROBLEM.y, epochs=2, callback=lambda info: np.float64(info.examples) < 0).n_examples == 8192
 
 
+@pytest.mark.parametrize("more", [{}, {"deterministic": True}, {"batch_size": 8}])
+def test_another_thread_is_refused_while_the_workers_run(more):
+    """The model as it stands includes pending updates: applying them is not for two at once."""
+    kept, got, refused = [], [], []
+    ended = threading.Event()
+
+    def watch():
+        while not ended.is_set():
+            if kept:
+                try:
+                    got.append(kept[-1].coef())
+                except RuntimeError as error:
+                    refused.append(str(error))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        options = {"signature": "D32fM32f", "epochs": 300, "n_threads": 2} | more
+        train(PROBLEM.X, PROBLEM.y, callback=lambda info: kept.append(info) or len(refused) > 20, **options)
+    finally:
+        ended.set()
+        watcher.join()
+    assert all(np.isfinite(coef).all() for coef in got)
+    assert set(refused) <= {"Sgd: the workers are running; ask between two calls, from the callback"}
+    assert refused
+    assert np.isfinite(kept[-1].coef()).all(), "all rest"
+
+
+@pytest.mark.parametrize("options", [{"refresh": 2**70}, {"sync_every": 2**70}, {"batch_size": 2**70}])
+def test_counts_beyond_64_bits(options):
+    never = dict.fromkeys(options, 10 ** 6)
+    assert same(train(PROBLEM.X, PROBLEM.y, **options), train(PROBLEM.X, PROBLEM.y, **never))
+    assert train(PROBLEM.X, PROBLEM.y, n_threads=2, **options).n_examples == len(PROBLEM.y)
+
+
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize(("D", "M"), [("8", "8"), ("16", "8"), ("32f", "16"), ("32f", "32f")])
 def test_rows_may_overlap_in_memory(D, M, n_threads, rng):
