@@ -5,7 +5,8 @@
 #   make lint       ruff, cython-lint, clang-format, mypy, and a build in which warnings are errors
 #   make sanitize   the kernel tests under the address and undefined-behaviour sanitizers
 #   make bench      a minute of benchmarks, as ratios to the last saved run
-#   make dashboard  the asv results as web pages
+#   make dashboard  asv over the milestones of the history (MEASURE=no: the results that are there), as web pages
+#   make noise      how far runs of the same build differ here
 #   make sdist-check   the source distribution, unpacked elsewhere, builds, installs and passes its tests
 #   make format     lay out the hand-written C
 #   make clean, make distclean
@@ -14,13 +15,15 @@ PYTHON ?= python3
 VENV ?= .venv
 CC ?= gcc
 QUICK ?=
+MEASURE ?= yes
+MACHINE ?=
 
 BIN = $(VENV)/bin
 SOURCES = pyproject.toml setup.py $(wildcard kernels/*.[ch] kernels/*.pyx kernels/*.pxd kernels/probes/*.c)
 HAND_WRITTEN = $(wildcard kernels/*.[ch] kernels/probes/*.c)
 SANITIZED = kernels ops quantize random rounding sgd_driver threads
 
-.PHONY: run test lint sanitize bench dashboard sdist-check format clean distclean
+.PHONY: run test lint sanitize bench dashboard noise sdist-check format clean distclean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed-learn,report
@@ -71,9 +74,12 @@ bench: $(VENV)/installed-bench
 	$(BIN)/python -m pytest -q benchmarks/bench_kernels.py --benchmark-storage=.benchmarks --benchmark-autosave --benchmark-quiet
 	$(BIN)/python benchmarks/compare.py .benchmarks
 
+# The first time on a machine takes about half an hour; MACHINE=NAME measures under another name than the host's.
 dashboard: $(VENV)/installed-bench
-	$(BIN)/asv publish
-	@echo "pages in .asv/html; '$(BIN)/asv preview' serves them"
+	$(BIN)/python benchmarks/dashboard.py $(if $(filter no,$(MEASURE)),--no-measure) $(if $(MACHINE),--machine $(MACHINE))
+
+noise: $(VENV)/installed-bench
+	$(BIN)/python benchmarks/noise.py
 
 # Outside the clone, so that nothing is found by accident that the archive lacks.
 sdist-check: $(VENV)/installed-dev

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from benchmarks import common, training
+from benchmarks.suites import common, training
 
 pytestmark = pytest.mark.benchmark(min_rounds=9, max_time=1.0, min_time=0.002)
 
@@ -36,7 +36,7 @@ def test_kernel(benchmark, kernel, size):
 def test_train(benchmark, signature, n):
     suite = training.Train()
     suite.setup(signature, n)
-    timed(benchmark, lambda: suite.time_epoch(signature, n), suite.y.size * n)
+    timed(benchmark, lambda: suite.time_epoch(signature, n), suite.numbers)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -11,6 +11,7 @@ class Kernels:
     param_names = ["kernel", "isa", "size"]
     params = [common.rows(), common.ISAS, list(common.SIZES)]
     timeout = 120
+    version = "1"
 
     def setup(self, kernel, isa, size):
         self.call = common.Call(kernel, isa, common.SIZES[size])
@@ -28,6 +29,7 @@ class CallCost:
     """What a call costs beside the work: two calls on 64 numbers, against NumPy's dot of 64 float32."""
 
     param_names = ["function"]
+    version = "1"
     params = [["dot_8_8", "axpy_8_8_sr", "numpy.dot"]]
 
     def setup(self, function):

@@ -1,7 +1,10 @@
 """What the suites share: axes, real random data, and the counting.
 
 asv measures old versions of the package with the newest suites, so this must import with any version: what a version
-lacks is skipped in ``setup``, and the axes are literal lists.
+lacks is skipped in ``setup`` (NotImplementedError: "n/a"), and the axes are literal lists.
+
+Every suite has a ``version``. Results that were saved under another version are not shown: change it when what is
+measured changes, and only then.
 """
 
 from __future__ import annotations
@@ -107,6 +110,18 @@ def operands(op, D, M, rounding, n):
     word = np.uint32 if D == "32f" else np.uint16
     words = np.frombuffer(rng.bytes(n * word().itemsize), word) if rounding == "srb" else None
     return x, x_next, w, words
+
+
+def median_gnps(run, numbers, seconds=0.4, least=5):
+    """Giga dataset numbers per second of run(), which takes in `numbers`: the median of all runs in that time but the first."""
+    run()
+    rates = []
+    begin = time.perf_counter()
+    while len(rates) < least or time.perf_counter() - begin < seconds:
+        start = time.perf_counter()
+        run()
+        rates.append(numbers / (time.perf_counter() - start) / 1e9)
+    return statistics.median(rates)
 
 
 def calls_per_second(call, seconds=0.25, samples=9):

@@ -1,1 +1,0 @@
-"""The asv suites; README.md says what is counted."""
