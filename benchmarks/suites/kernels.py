@@ -11,7 +11,7 @@ class Kernels:
     param_names = ["kernel", "isa", "size"]
     params = [common.rows(), common.ISAS, list(common.SIZES)]
     timeout = 120
-    version = "1"
+    version = "2"
 
     def setup(self, kernel, isa, size):
         self.call = common.Call(kernel, isa, common.SIZES[size])
