@@ -203,6 +203,8 @@ class Range:
     # Bits of a sample's codes (their squares have twice as many), of the weights of a sum, of a model; the sums over
     # 2**12 rows or 2**27 columns stay below 2**53.
     _CODE_BITS, _WEIGHT_BITS, _MODEL_BITS, _MAX_ROWS = 10, 20, 15, 1 << 12
+    # Numbers of dense rows that are read in order to keep their nonzeros.
+    _ROOM = 1 << 24
 
     def __init__(self, problem: Problem, n_examples: int) -> None:
         self.problem = problem
@@ -214,6 +216,12 @@ class Range:
         sparse = isinstance(problem.x, SparseArray)
         sample = problem.x.take(np.arange(count) * every) if sparse else _rows(problem.x, every, count, problem.scale)
         codes = sample.unpacked()
+        nonzeros = np.count_nonzero(codes)
+        mostly_zero = not sparse and nonzeros < codes.size // 4
+        if mostly_zero:  # as dense rows they would be too few to say anything
+            wanted = max(count, min(budget * count // max(nonzeros, 1), self._ROOM // self.n, self._MAX_ROWS))
+            every, count = _spread(m, min(m, wanted))
+            codes = _rows(problem.x, every, count, problem.scale).unpacked()
         self.scale = problem.scale
         if codes.dtype != np.int8:
             largest = float(np.abs(codes, dtype=np.float64).max(initial=0.0))
@@ -225,15 +233,20 @@ class Range:
             self.scale *= unit
         # In an order of which every beginning is spread over the data too: early looks take a part of the sample.
         order = _bit_reversed(count)
-        if sparse:
+        self.sample: _DenseSample | _SparseSample
+        if sparse or mostly_zero:
             place = np.empty(count, np.int64)
             place[order] = np.arange(count)
-            rows = np.repeat(place, np.diff(sample.indptr))
-            self.sample: _DenseSample | _SparseSample = _SparseSample(codes, rows, sample.columns(), count, self.n)
+            if sparse:
+                rows, columns = np.repeat(np.arange(count), np.diff(sample.indptr)), sample.columns()
+            else:
+                rows, columns = np.nonzero(codes)
+                codes = codes[rows, columns]
+            self.sample = _SparseSample(codes, place[rows], columns, count, self.n)
         else:
             self.sample = _DenseSample(codes[order])
         if not math.isfinite(float(self.sample.norms2.max()) * self.scale * self.scale):
-            raise checks.rows_too_large("X", float(np.abs(codes).max()) * self.scale)
+            raise checks.rows_too_large("X", float(np.abs(codes).max(initial=0)) * self.scale)
         self.count = count
         rows = order * every
         self.y = problem.y[rows].tolist()

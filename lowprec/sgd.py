@@ -612,8 +612,8 @@ def _training_loss(
         if sparse:
             piece = x[part]
             terms = piece.unpacked() * (piece.scale * coef[piece.columns()])
-            p = np.bincount(np.repeat(np.arange(len(piece)), np.diff(piece.indptr)), weights=terms, minlength=len(piece))
-            p += intercept
+            rows_of_terms = np.repeat(np.arange(len(piece)), np.diff(piece.indptr))
+            p = np.bincount(rows_of_terms, weights=terms, minlength=len(piece)) + intercept
         else:
             p = dequantize(x[part], np.float64) @ coef + intercept
         w = None if weight is None else weight[part].astype(np.float64)
