@@ -27,8 +27,8 @@ def test_the_model_of_dense_data(D, M, index, rng):
     # Rounded to nearest, an entry of zero changes nothing, and the products are exact: the same bits.
     X, y = problem(rng)
     options = {
-        "step_size": 5.0 if M == "4" else 0.4, "epochs": 3, "rounding": "nearest", "model_scale": 8.0 / lp.Format(int(M), False).max_code,
-        "n_threads": 1, "fit_intercept": True, "shuffle": True, "history": True,
+        "step_size": 5.0 if M == "4" else 0.4, "epochs": 3, "rounding": "nearest", "n_threads": 1, "fit_intercept": True,
+        "model_scale": 8.0 / lp.Format(int(M), False).max_code, "shuffle": True, "history": True,
     }  # fmt: skip
     sparse = lp.train(X, y, signature=f"D{D}i{index}M{M}", **options)
     dense = lp.train(X.toarray(), y, signature=f"D{D}M{M}", **options)
@@ -71,7 +71,9 @@ def test_threads(options, rng):
     arguments = {"signature": "D8M16", "step_size": 0.3, "epochs": 4, "history": True, "model_scale": 2e-4}
     one = lp.train(X, y, n_threads=1, **arguments)
     two = lp.train(X, y, n_threads=2, **arguments, **options)
-    assert two.history[-1] == pytest.approx(one.history[-1], rel=0.05)
+    # The rows come in another order, and on one shared model some changes are lost (a few per cent: the density).
+    start = np.log(2)
+    assert start - two.history[-1] > 0.97 * (start - one.history[-1])
     if "deterministic" in options:
         assert lp.train(X, y, n_threads=2, **arguments, **options).coef.tobytes() == two.coef.tobytes()
 
