@@ -20,13 +20,13 @@ def run(code, cwd):
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
 
 
 @pytest.mark.parametrize("code", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_example_runs(code, tmp_path):
-    if "sklearn" in code:
-        pytest.importorskip("sklearn")
+    if "sklearn" in code or "scipy" in code:
+        pytest.importorskip("sklearn")  # scipy comes with it
     done = run(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # no warning either
