@@ -263,14 +263,13 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
             return checks.check_step(self.step_size)
         checks.check_choice("step_size", self.step_size, ("auto",))
         if isinstance(q, SparseArray):
-            codes = q.unpacked().astype(np.float64)
-            norm = float(np.square(codes).sum()) / len(q) * q.scale**2
-            return _AUTO / (MAX_CURVATURE[self.loss] * (1.0 + norm))
-        every = max(1, len(q) // 1024)
-        codes = q[::every].unpacked().astype(np.float64)
+            codes, count = q.unpacked().astype(np.float64), len(q)
+        else:
+            codes = q[:: max(1, len(q) // 1024)].unpacked().astype(np.float64)
+            count = len(codes)
         # In the coordinates of training, where one scale per feature makes each reach about 1.
         scale = float(q.scale) if np.ndim(q.scale) == 0 else (1.0 if q.format.is_float else 1.0 / q.format.max_code)
-        norm = float(np.mean(np.square(codes).sum(axis=1))) * scale * scale
+        norm = float(np.square(codes).sum()) / count * scale * scale
         if not math.isfinite(norm):
             raise checks.rows_too_large("X", float(np.abs(codes).max()) * scale)
         return _AUTO / (MAX_CURVATURE[self.loss] * (1.0 + norm))
