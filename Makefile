@@ -21,7 +21,7 @@ MACHINE ?=
 BIN = $(VENV)/bin
 SOURCES = pyproject.toml setup.py $(wildcard kernels/*.[ch] kernels/*.pyx kernels/*.pxd kernels/probes/*.c)
 HAND_WRITTEN = $(wildcard kernels/*.[ch] kernels/probes/*.c)
-SANITIZED = kernels ops quantize random rounding sgd_driver threads
+SANITIZED = batch kernels ops quantize random replicas rounding sgd_driver sparse_kernels threads
 
 .PHONY: run test lint sanitize bench dashboard noise sdist-check format clean distclean
 .DELETE_ON_ERROR:
