@@ -9,6 +9,7 @@ measured changes, and only then.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import time
@@ -34,6 +35,19 @@ ISAS = ["base", "avx2"]
 SIZES = {"L1": 16 << 10, "L2": 512 << 10, "DRAM": 128 << 20}
 
 
+@contextlib.contextmanager
+def what_there_is():
+    """Turn an error that says what this version of the package lacks into NotImplementedError, asv's "n/a"; no other error."""
+    try:
+        yield
+    except (AttributeError, ImportError, TypeError, ValueError) as error:
+        text = str(error)
+        lacks = isinstance(error, AttributeError | ModuleNotFoundError) or "cannot import name" in text
+        if lacks or "unexpected keyword argument" in text or text.startswith("signature"):
+            raise NotImplementedError(f"not in this version: {text}") from None
+        raise
+
+
 def rows():
     """The names of the rows to measure: the default grid, or the whole matrix of the installed version."""
     if FULL:
@@ -48,11 +62,11 @@ def rows():
 
 def find_kernel(name, isa):
     """The kernel; NotImplementedError (which asv takes as "skip") where this version or machine has none."""
-    try:
+    with what_there_is():
         from lowprec.kernels import _table
-
+    try:
         kernel = next(k for k in _table(isa) if k.name == name)
-    except (ImportError, ValueError, KeyError, StopIteration):
+    except (ValueError, KeyError, StopIteration):
         raise NotImplementedError(f"{name} on {isa}: not in this version") from None
     if not kernel.runnable:
         raise NotImplementedError(f"{isa} does not run on this CPU")

@@ -16,10 +16,8 @@ class Quantize:
     version = "1"
 
     def setup(self, how, size):
-        try:
+        with common.what_there_is():
             from lowprec import quantize
-        except (AttributeError, ImportError):
-            raise NotImplementedError("not in this version") from None
         self.a = common.codes("32f", int(size.split()[0]) << 18, np.random.default_rng(1)).reshape(-1, 1 << 12)
         scale = np.linspace(1, 2, self.a.shape[1]) / 127 if "column" in how else 1 / 127
         options = {"scale": scale, "rounding": how.split(",")[0], "seed": 1}

@@ -39,34 +39,25 @@ class _Epochs:
     version = "1"
 
     def prepare(self, signature, n, *, n_threads=1, **options):
-        try:
+        with common.what_there_is():
             import lowprec as lp
 
             fmt = str(lp.Signature(signature).dataset)
             X, y = problem(n)
             X = X if fmt == "32f" else quantized(n, fmt)
-        except (AttributeError, ImportError):
-            raise NotImplementedError("not in this version") from None
         # |x|^2 is n/3: a step of this size is a steady one for every n.
-        self.prepare_with(X, y, X.size if fmt == "32f" else X.shape[0] * n, signature=signature, step_size=1.5 / n,
-                          n_threads=n_threads, **options)  # fmt: skip
+        self.prepare_with(X, y, len(y) * n, signature=signature, step_size=1.5 / n, n_threads=n_threads, **options)
 
     def prepare_with(self, X, y, numbers, **options):
         """Keep what an epoch needs, and run one, lest a version that cannot do it be measured at all."""
         if options.get("n_threads", 1) > (os.cpu_count() or 1):
             raise NotImplementedError("fewer CPUs than threads")
         self.X, self.y, self.numbers, self.options = X, y, numbers, {"seed": 1, **options}
-        try:
+        with common.what_there_is():
             from lowprec import train
 
             self.train = train
             self.epoch()
-        except (AttributeError, ImportError):
-            raise NotImplementedError("not in this version") from None
-        except (TypeError, ValueError) as error:
-            if "unexpected keyword argument" in str(error) or "has no kernel" in str(error):
-                raise NotImplementedError("not in this version") from None
-            raise
 
     def epoch(self, **options):
         return self.train(self.X, self.y, **self.options, **options)
@@ -156,17 +147,11 @@ class Sparse(_Epochs):
 
     def setup(self, signature, n):
         X, y = sparse_problem(n)
-        try:
+        with common.what_there_is():
             import lowprec as lp
 
             s = lp.Signature(signature)
             codes = lp.quantize(X, str(s.dataset), index=str(s.index))
-        except (AttributeError, ImportError):
-            raise NotImplementedError("not in this version") from None
-        except (TypeError, ValueError) as error:
-            if "unexpected keyword argument" in str(error):
-                raise NotImplementedError("not in this version") from None
-            raise
         self.prepare_with(codes, y, X.nnz, signature=signature, step_size=1.5 / (0.03 * n), n_threads=1)
 
 
@@ -217,12 +202,10 @@ class Ladder:
             if name == rung:
                 break
         engine, passes, bits = options.pop("engine"), options.pop("passes", 1), options.pop("bits")
-        try:
+        with common.what_there_is():
             self.prepare(bits)
             start = self.compiler if engine == "compiler" else self.kernels
             sgd = start(bits, required=adds, **options)
-        except (AttributeError, ImportError):
-            raise NotImplementedError("not in this version") from None
         m, model, learned = len(self.y), self.model, self.model.copy()
 
         def run():
@@ -266,12 +249,10 @@ class Ladder:
                     seed=1, **{name: value for name, value in options.items() if name != "random"},
                 )  # fmt: skip
             except TypeError as error:
-                unknown = next((o for o in options if f"'{o}'" in str(error) and "unexpected" in str(error)), None)
-                if unknown is None:
+                unknown = next((o for o in options if f"unexpected keyword argument '{o}'" in str(error)), None)
+                if unknown is None or (required or {}).get(unknown, 0) != 0:
                     raise
-                if (required or {}).get(unknown, 0) != 0:
-                    raise NotImplementedError(f"{unknown}: not in this version") from None
-                del options[unknown]
+                del options[unknown]  # this version cannot leave it out, or has not yet what a rung above added
 
     def compiler(self, bits, required, random):
         from lowprec import kernels
@@ -308,10 +289,8 @@ class Roof:
     version = "1"
 
     def setup(self, size):
-        try:
+        with common.what_there_is():
             from lowprec.report.timing import huge_buffer, read_gbps
-        except ImportError:
-            raise NotImplementedError("not in this version") from None
         self.buffer = huge_buffer(common.SIZES[size])
         self.buffer[:] = np.frombuffer(np.random.default_rng(1).bytes(len(self.buffer)), np.uint8)
         self.read = read_gbps
