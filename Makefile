@@ -93,7 +93,7 @@ sdist-check: $(VENV)/installed-dev
 	mkdir elsewhere; mv tests docs README.md pyproject.toml elsewhere; cd elsewhere; ../.venv/bin/python -m pytest -q
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis lowprec-results
+	rm -rf build dist *.egg-info benchmarks/results/benchmarks.json .pytest_cache .ruff_cache .mypy_cache .hypothesis lowprec-results
 	find lowprec -name '*.so' -delete
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 

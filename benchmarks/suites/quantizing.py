@@ -28,6 +28,6 @@ class Quantize:
         self.run()
 
     def track_gnps(self, how, size):
-        return common.median_gnps(self.run, self.a.size)
+        return common.median_rate(self.run) * self.a.size / 1e9
 
     track_gnps.unit = "GNPS"

@@ -268,7 +268,7 @@ class Ladder:
         self.run()
 
     def track_gnps(self, rung):
-        return common.median_gnps(self.run, len(self.y) * self.n)
+        return common.median_rate(self.run) * len(self.y) * self.n / 1e9
 
     track_gnps.unit = "GNPS"
 
@@ -299,3 +299,21 @@ class Roof:
         return float(np.median([self.read(self.buffer) for _ in range(25)]))
 
     track_gigabytes_per_second.unit = "GB/s"
+
+
+class Probe:
+    """Vector arithmetic in registers, which neither code nor memory changes: it falls where others use the same core."""
+
+    version = "1"
+
+    def setup(self):
+        with common.what_there_is():
+            from lowprec.report import _baseline
+
+        self.baseline = _baseline
+
+    def track_gops(self):
+        rounds = 400_000
+        return rounds * self.baseline.PROBE_OPS_PER_ROUND / 1e9 * common.median_rate(lambda: self.baseline.vector_ops(rounds))
+
+    track_gops.unit = "Gop/s"
