@@ -201,6 +201,7 @@ cdef class Proxy:
         self.job.loss = LP_LOGISTIC
         self.job.stochastic = 1
         self.job.refresh = 1
+        self.job.ahead = LP_DISTANCE
         self.job.bad_row = -1
         lp_rng_seed(&self.job.rng, seed, stream)
 

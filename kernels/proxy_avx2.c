@@ -73,6 +73,7 @@ static int never(void) { return 0; } /* as an ISA it runs nowhere */
 #define LP_BODY proxy_body
 #define LP_BATCH_BODY lp_batch_base /* never called */
 #define LP_DRAW lp_draw_avx2
+#define LP_BATCH_BODY lp_batch_base
 #define LP_WHOLE proxy_whole
 #define LP_REGULAR lp_regular_avx2
 #include "stamp.h"
