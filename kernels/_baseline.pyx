@@ -163,6 +163,8 @@ cdef class Proxy:
         Of an 8-bit problem over the same bytes: so the steps are as large as those of one that learns.
     seed, stream : int
         Of the generator's lanes.
+    prefetch : int, optional
+        As `lowprec._sgd.Sgd` has it.
     """
 
     cdef lp_sgd job
@@ -171,7 +173,7 @@ cdef class Proxy:
     cdef object _kept
 
     def __init__(self, int bits, x, model, y, *, double step, double data_scale, double model_scale, uint64_t seed=0,
-                 uint64_t stream=0):
+                 uint64_t stream=0, prefetch=None):
         cdef uint64_t address
         self.fn = proxy_find(bits)
         if self.fn == NULL:
@@ -201,7 +203,7 @@ cdef class Proxy:
         self.job.loss = LP_LOGISTIC
         self.job.stochastic = 1
         self.job.refresh = 1
-        self.job.ahead = LP_DISTANCE
+        self.job.ahead = LP_DISTANCE if prefetch is None else prefetch
         self.job.bad_row = -1
         lp_rng_seed(&self.job.rng, seed, stream)
 
