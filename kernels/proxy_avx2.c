@@ -5,15 +5,8 @@
  *
  * D8M8: dot8 (signed 8 x 8 bits, sums of four as 32 bits) by vpmaddwd, axpy8 (8 x 8 bits plus random bits, cut to 8) by vpmullw.
  * D4M4: 4-bit instructions by those for 8 bits on half the data: our own 8 x 8 kernel over the n/2 bytes of a row.
- * Everything around them, from the loop over examples to prefetch, is that of the product: stamp.h. */
+ * Everything around them, from the loop over examples to prefetch, is that of the product: sgd_loop.h. */
 #include "body_avx2.h"
-
-#undef LP_PAIRS_FIXED
-#define LP_PAIRS_FIXED(P) P(4, 4) P(8, 8)
-#undef LP_PAIRS_FLOAT
-#define LP_PAIRS_FLOAT(P)
-#undef LP_ROUNDINGS
-#define LP_ROUNDINGS(R, D, M) R(D, M, _sr, LP_SR)
 
 /* Update and product alternate in chunks, as for float32 models in body_avx2.h: a loop as short as both together runs so far ahead
  * that its reads of the old row crowd out the prefetch of the new one, and is half as fast as our own where rows are in the
@@ -58,21 +51,22 @@ LP_INLINE int proxy_whole(int D, int M, int64_t n)
     return n % (D == 4 ? 64 : 32) == 0;
 }
 
-static int never(void) { return 0; } /* as an ISA it runs nowhere */
-
-#define LP_ISA proxy
-#define LP_RUNNABLE never
 #define LP_BODY proxy_body
-#define LP_BATCH_BODY lp_batch_base /* never called */
 #define LP_DRAW lp_draw_avx2
 #define LP_WHOLE proxy_whole
 #define LP_REGULAR lp_regular_avx2
-#include "stamp.h"
+#include "sgd_loop.h"
 
-lp_sgd_fn proxy_find(int bits)
+LP_INLINE void proxy_sgd(int bits, lp_sgd *g, int64_t first, int64_t last)
 {
-    for (int k = 0; k < lp_isa_proxy.count; k++)
-        if (lp_rows[k].op == LP_SGD && lp_rows[k].D == bits)
-            return (lp_sgd_fn)lp_rows[k].fn;
-    return NULL;
+    while (first < last) {
+        const int64_t row = g->order ? g->order[first] : first;
+        const lp_sum z = lp_sgd_first(bits, bits, LP_SR, g, g->x + row * g->row_stride);
+        first = lp_sgd_loop(bits, bits, LP_SR, g, z, first, last);
+    }
 }
+
+static void proxy_sgd_4_4(lp_sgd *g, int64_t first, int64_t last) { proxy_sgd(4, g, first, last); }
+static void proxy_sgd_8_8(lp_sgd *g, int64_t first, int64_t last) { proxy_sgd(8, g, first, last); }
+
+lp_sgd_fn proxy_find(int bits) { return bits == 4 ? proxy_sgd_4_4 : bits == 8 ? proxy_sgd_8_8 : NULL; }
