@@ -186,6 +186,9 @@ def test_ctrl_c_is_not_a_traceback(capsys, monkeypatch):
         (["speedups", "--sizes", "2^8,x"], "sizes"),
         (["speedups", "--sizes", "100"], "sizes: n"),
         (["speedups", "--sizes", "200"], "multiple of 128"),
+        (["speedups", "--full", "--sizes", "2^9..2^8"], "from a power of two to a larger one"),
+        (["speedups", "--full", "--sizes", "2^8..1000"], "from a power of two to a larger one"),
+        (["speedups", "--full", "--sizes", "2^8..2^30"], "sizes: n"),
         (["speedups", "--seconds", "-1"], "seconds"),
         (["speedups", "--data-mib", "1"], "data-mib"),
         (["speedups", "--seed", "-1"], "seed"),
@@ -215,7 +218,15 @@ def test_bad_input_is_one_line_and_status_2(capsys, monkeypatch, tmp_path, probl
 
 @pytest.mark.parametrize(
     ("text", "sizes"),
-    [("2^8", (256,)), ("1024, 2^8,256", (256, 1024)), ("2^20", (2**20,)), ("384", (384,))],
+    [
+        ("2^8", (256,)),
+        ("1024, 2^8,256", (256, 1024)),
+        ("2^20", (2**20,)),
+        ("384", (384,)),
+        ("2^8..2^11", (256, 512, 1024, 2048)),
+        ("2^8..2^9,2^12", (256, 512, 4096)),
+        ("2^9 .. 512", (512,)),
+    ],
 )
 def test_sizes(text, sizes):
     assert parse_sizes(text) == sizes
@@ -328,3 +339,65 @@ def test_speedups_prints_and_leaves_its_files(capsys, monkeypatch, tmp_path):
     assert results["command"] == "speedups"
     assert {row["n"] for row in results["rows"] if row["table"] == "sizes"} == {2**8, 2**11}
     assert "Base throughput ..." in err
+
+
+@pytest.fixture
+def tiny_catalogue(monkeypatch, tmp_path):
+    """``speedups --full --quick`` on next to no data, and a folder that it writes to."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("scipy")
+    from dataclasses import replace
+
+    from lowprec.report import catalogue
+
+    tiny = {"n_bytes": 2**20, "sizes": (2**10,), "threads": (1,), "peer_sizes": (), "seconds": 0.0, "run_seconds": 1e-4}
+    monkeypatch.setattr(catalogue, "QUICK", replace(catalogue.QUICK, **tiny))
+    return tmp_path / "results"
+
+
+def test_the_catalogue_prints_and_leaves_its_files(capsys, tiny_catalogue):
+    status, out, err = run(capsys, "speedups", "--full", "--quick", "--out", str(tiny_catalogue))
+    assert status == 0, err
+    names = sorted(os.listdir(tiny_catalogue))
+    assert [n for n in names if not n.endswith(".png")] == ["speedups-full.csv", "speedups-full.json", "speedups-full.md"]
+    assert "speedups-full-fig3-sparse.png" in names
+    for title in ("Table 2, dense", "Table 2, sparse", "Fig 3", "Fig 5b", "Fig 6d"):
+        assert title in out
+    assert max(map(len, out.splitlines())) <= 100
+    assert "…" not in out
+    results = json.loads((tiny_catalogue / "speedups-full.json").read_text())
+    assert results["command"] == "speedups --full"
+    assert results["options"]["threads"] == [1]
+    assert {row["n"] for row in results["rows"] if row["table"] == "fig3"} == {2**10}
+
+
+def test_the_catalogue_goes_on_after_ctrl_c(capsys, monkeypatch, tiny_catalogue):
+    from lowprec.report.catalogue import run as measuring
+
+    real, left = measuring._rows, [4]
+
+    def interrupted(*args):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    args = ["speedups", "--full", "--quick", "--out", str(tiny_catalogue)]
+    monkeypatch.setattr(measuring, "_rows", interrupted)
+    status, out, err = run(capsys, *args)
+    assert (status, out) == (130, "")
+    assert "4 pieces are kept; the same command goes on from there." in err
+    assert os.listdir(tiny_catalogue) == ["speedups-full.journal"]
+
+    status, out, err = run(capsys, *args, "--seed", "2")  # not the same command
+    assert (status, out) == (2, "")
+    assert err.startswith("lowprec: error: ")
+    assert err.count("\n") == 1
+    assert "belongs to another measurement" in err
+    assert "options.seed was 1 and is 2" in err
+
+    monkeypatch.setattr(measuring, "_rows", real)
+    status, out, err = run(capsys, *args)
+    assert status == 0
+    assert "Going on after 4 pieces" in err
+    assert "speedups-full.journal" not in os.listdir(tiny_catalogue)

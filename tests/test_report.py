@@ -328,7 +328,7 @@ def test_numbers_are_short(value, text):
     assert tables.number(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(None, "-"), (3.567, "3.57x"), (0.25, "0.250x"), (42.4, "42x")])
+@pytest.mark.parametrize(("value", "text"), [(None, "-"), (3.567, "3.57x"), (0.25, "0.250x"), (42.4, "42x"), (3e-5, "<0.001x")])
 def test_ratios_are_short(value, text):
     assert tables.times(value) == text
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,7 +16,7 @@ _STEP = 128
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
-    """``"2^8,2048"`` as ``(256, 2048)``.
+    """``"2^8,2048"`` as ``(256, 2048)``; ``"2^8..2^11"`` is every power of two from the one to the other.
 
     Raises
     ------
@@ -22,25 +24,40 @@ def parse_sizes(text: str) -> tuple[int, ...]:
         For what is no size, or not a multiple of 128: rows of every format then start at multiples of 64
         bytes.
     """
-    found = []
+    found: list[int] = []
     for part in text.split(","):
-        base, _, exponent = part.strip().partition("^")
-        try:
-            n = int(base) ** int(exponent) if exponent and int(exponent) < 64 else int(part)
-        except ValueError:
-            raise wrong_value(
-                "sizes", "must be numbers like 2^14 or 16384, with commas between", text
-            ) from None
+        first, dots, last = part.partition("..")
+        n = _size(first, text)
+        found.append(n)
+        while dots and n < _size(last, text):
+            n *= 2
+            found.append(n)
+        if dots and n != _size(last, text):
+            raise wrong_value("sizes", "A..B must go from a power of two to a larger one", part.strip())
+    for n in found:
         check_int("sizes: n", n, minimum=_STEP, maximum=2**24)
         if n % _STEP:
             raise wrong_value("sizes: n", f"must be a multiple of {_STEP}", n)
-        found.append(n)
     return tuple(sorted(set(found)))
+
+
+def _size(part: str, text: str) -> int:
+    base, _, exponent = part.strip().partition("^")
+    try:
+        n = int(base) ** int(exponent) if exponent and 0 <= int(exponent) < 64 else int(part)
+    except ValueError:
+        raise wrong_value("sizes", "must be numbers like 2^14 or 16384, with commas between", text) from None
+    return check_int("sizes: n", n, minimum=1, maximum=2**24)
 
 
 @click.command()
 @click.option(
-    "--quick", is_flag=True, help="About 20 seconds, on a data set that is smaller than it should be."
+    "--quick",
+    is_flag=True,
+    help="About 20 seconds, on a data set that is smaller than it should be; with --full about 2 minutes.",
+)
+@click.option(
+    "--full", is_flag=True, help="Every figure of the paper that is a speed; stopped, it goes on where it was."
 )
 @click.option(
     "--out",
@@ -48,45 +65,80 @@ def parse_sizes(text: str) -> tuple[int, ...]:
     default=Path("lowprec-results"),
     show_default=True,
     metavar="DIR",
-    help="Folder for speedups.json, .csv, .md and the plots.",
+    help="Folder for speedups.json, .csv, .md and the plots; --full: speedups-full.",
 )
 @click.option(
-    "--sizes", metavar="N,...", help="Model sizes of the second table. [default: 2^8,2^11,2^14,2^17,2^20]"
+    "--sizes",
+    metavar="N,...",
+    help="Model sizes of the second table, also as 2^8..2^20. [default: 2^8,2^11,2^14,2^17,2^20; "
+    "full: of every figure, 2^8,2^10,...,2^20]",
 )
 @click.option(
-    "--seconds", type=float, help="Time for measuring; making the data comes on top. [default: 100; quick: 9]"
+    "--seconds",
+    type=float,
+    help="Time for measuring; making the data comes on top. [default: 100; quick: 9; full: 780; both: 36]",
 )
 @click.option("--data-mib", type=int, help="Size of the data set. [default: 256; quick: 64]")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the data and of the rounding.")
 def speedups(
-    quick: bool, out: Path, sizes: str | None, seconds: float | None, data_mib: int | None, seed: int
+    quick: bool, full: bool, out: Path, sizes: str | None, seconds: float | None, data_mib: int | None, seed: int
 ) -> None:
     """Measure how fast each precision is here, beside the paper's figures.
 
     Prints the paper's tables (base throughput, sizes, hand-written against the compiler, the rounding ladder)
-    with this machine in them, in less than 3 minutes.
+    with this machine in them, in less than 3 minutes. With --full, all of its figures over model size, dense and
+    sparse, in less than 25 minutes.
     """
-    from lowprec.report import files, tables
+    from lowprec.report import catalogue, files, tables
     from lowprec.report import speedups as report
 
-    options = replace(
-        report.QUICK if quick else report.DEFAULT, seed=check_int("seed", seed, minimum=0, maximum=2**32 - 1)
+    options: Any = (
+        (catalogue.QUICK if quick else catalogue.FULL) if full else (report.QUICK if quick else report.DEFAULT)
     )
+    options = replace(options, seed=check_int("seed", seed, minimum=0, maximum=2**32 - 1))
     if sizes is not None:
         options = replace(options, sizes=parse_sizes(sizes))
     if seconds is not None:
         options = replace(options, seconds=check_finite_scalar("seconds", seconds, positive=True))
     if data_mib is not None:
-        n_bytes = check_int("data-mib", data_mib, minimum=16, maximum=2**16) * 2**20
-        options = replace(options, n_bytes=n_bytes, peer_bytes=min(n_bytes, options.peer_bytes))
+        options = replace(options, n_bytes=check_int("data-mib", data_mib, minimum=16, maximum=2**16) * 2**20)
+        if not full:
+            options = replace(options, peer_bytes=min(options.n_bytes, options.peer_bytes))
     need_extra("matplotlib", "report", "plotting")
     folder = files.prepare_out(out)
-    with progress_bar() as progress:
-        results = report.measure(options, progress)
-    shown = report.tables(results)
+    if full:
+        results, shown, figures = _measure_all(options, folder)
+    else:
+        with progress_bar() as progress:
+            results = report.measure(options, progress)
+        shown, figures = report.tables(results), report.figures(results)
     console = tables.console()
     console.print()
     for table in shown:
         console.print(tables.to_rich(table))
-    written = files.write_results(folder, "speedups", results, shown, report.figures(results))
+    written = files.write_results(folder, "speedups-full" if full else "speedups", results, shown, figures)
+    if full:
+        (folder / _JOURNAL).unlink()
     say_written(console, written, results["seconds"])
+
+
+_JOURNAL = "speedups-full.journal"
+
+
+def _measure_all(options: Any, folder: Path) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+    """The catalogue: its results, tables and plots; whatever stops it, what was measured is kept."""
+    from lowprec.report import catalogue
+
+    options = options.resolved()
+    with catalogue.Journal(folder / _JOURNAL, catalogue.identity(asdict(options))) as journal:
+        for note in journal.notes:
+            print(note, file=sys.stderr)
+        if len(journal):
+            print(f"Going on after {len(journal)} pieces that {folder / _JOURNAL} has.", file=sys.stderr)
+        try:
+            with progress_bar() as progress:
+                results = catalogue.measure(options, journal, progress)
+        except KeyboardInterrupt:
+            print(f"{len(journal)} pieces are kept; the same command goes on from there.", file=sys.stderr)
+            raise
+    return results, catalogue.tables(results), catalogue.figures(results)

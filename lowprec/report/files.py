@@ -12,7 +12,7 @@ from typing import Any
 
 from lowprec.report.tables import Table, to_markdown
 
-__all__ = ["SCHEMA", "prepare_out", "write_results"]
+__all__ = ["SCHEMA", "plain", "prepare_out", "write_results"]
 
 #: Number of the layout described in docs/results-schema.md.
 SCHEMA = 1
@@ -27,22 +27,22 @@ def prepare_out(out: str | Path) -> Path:
     return path
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value as JSON has it: four decimals more than a timing deserves, and no NaN."""
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 
 def to_json(results: dict[str, Any]) -> str:
     """Results as JSON text, one row of the list a line."""
-    head = {key: _plain(value) for key, value in results.items() if key != "rows"}
+    head = {key: plain(value) for key, value in results.items() if key != "rows"}
     text = json.dumps(head, indent=1, ensure_ascii=False)
-    rows = ",\n".join("  " + json.dumps(_plain(row), ensure_ascii=False) for row in results["rows"])
+    rows = ",\n".join("  " + json.dumps(plain(row), ensure_ascii=False) for row in results["rows"])
     return f'{text[:-2]},\n "rows": [\n{rows}\n ]\n}}\n'
 
 
@@ -52,7 +52,7 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
     writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: "" if value is None else _plain(value) for key, value in row.items()})
+        writer.writerow({key: "" if value is None else plain(value) for key, value in row.items()})
     return out.getvalue()
 
 

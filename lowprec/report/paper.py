@@ -21,6 +21,7 @@ __all__ = [
     "published",
     "rounding_series",
     "series",
+    "thread_series",
 ]
 
 #: Threads of the paper's Fig 3, and of those figures that have one number of threads.
@@ -54,6 +55,14 @@ def compiler_ratios(sparse: bool = False) -> dict[str, float]:
 def series(figure: str, name: str) -> dict[int, float]:
     """A line of a figure over model size: GNPS by n; empty where the figure has no such line."""
     return {int(n): gnps for n, gnps in published()["figures"][figure]["series"].get(name, ())}
+
+
+def thread_series(signature: str, threads: int, sparse: bool = False) -> dict[int, float]:
+    """GNPS by n with one of `FIG3_THREADS`; the lines of 18 threads stand in Figs 6a and 6b, of D8M16 in Figs 4a and 4b."""
+    if threads != MANY_THREADS:
+        return series(f"fig3_{_kind(sparse)}_t{threads}", signature)
+    part = "b" if sparse else "a"
+    return series(f"fig6{part}", f"{signature} pf") or series(f"fig4{part}", f"{signature} hand")
 
 
 def rounding_series(random: str) -> dict[int, float]:

@@ -7,9 +7,10 @@ from typing import Any
 from lowprec.checks import need_extra
 from lowprec.report.tables import power, times
 
-__all__ = ["compiler", "ladder", "signatures", "sizes", "training"]
+__all__ = ["compiler", "ladder", "over_sizes", "signatures", "sizes", "training"]
 
 _COLORS = {"D4M4": "#b5446e", "D8M8": "#d1853a", "D16M16": "#3f8f6b", "D32fM32f": "#3b5b92"}
+_MORE_COLORS = ("#8064a2", "#7a6a4f", "#4aa3b8", "#9c3d3d")
 _OURS, _THEIRS, _QUIET = "#3b5b92", "#c9a227", "#8a8a8a"
 
 #: Fig 5b's names for what the rows call random.
@@ -57,6 +58,49 @@ def sizes(rows: list[dict[str, Any]]) -> Any:
     ax.set_title(
         "Throughput over model size, one thread; dashed: the roof of each format", fontsize=11, loc="left"
     )
+    return figure
+
+
+def over_sizes(title: str, panels: dict[str, list[dict[str, Any]]]) -> Any:
+    """A figure of the paper: throughput over model size, the paper's lines dashed.
+
+    A signature has a colour, and a way of running it a marker.
+
+    Parameters
+    ----------
+    title : str
+    panels : dict of str to list of dict
+        By heading, the lines: ``name`` and ``way``, and ``ours`` and ``paper`` as pairs of n and GNPS.
+    """
+    figure, axes = _figure(5.2 * len(panels) + 1.5, 4.4, len(panels))
+    axes = list(axes) if len(panels) > 1 else [axes]
+    every = [line for lines in panels.values() for line in lines]
+    names, ways = (list(dict.fromkeys(line[key] for line in every)) for key in ("name", "way"))
+    for ax, (heading, lines) in zip(axes, panels.items(), strict=True):
+        for line in lines:
+            look = {
+                "color": _COLORS.get(line["name"]) or _MORE_COLORS[names.index(line["name"]) % len(_MORE_COLORS)],
+                "marker": "os^vDP"[ways.index(line["way"]) % 6],
+                "mfc": None if ways.index(line["way"]) == 0 else "white",
+            }
+            label = f"{line['name']} {line['way']}".strip()
+            ax.plot(*zip(*sorted(line["ours"]), strict=True), "-", ms=5, lw=1.6, label=label, **look)
+            if line["paper"]:
+                ax.plot(*zip(*sorted(line["paper"]), strict=True), "--", ms=3, lw=0.9, alpha=0.7, **look)
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log")
+        ax.grid(True, axis="y", alpha=0.25)
+        ax.set_xlabel("model size n")
+        ax.set_title(heading, fontsize=10, loc="left")
+    low, high = min(ax.get_ylim()[0] for ax in axes), max(ax.get_ylim()[1] for ax in axes)
+    ticks = [t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if low <= t <= high]
+    for ax in axes:
+        ax.set_ylim(low, high)
+        ax.set_yticks(ticks, [str(t) for t in ticks])
+        ax.minorticks_off()
+    axes[0].set_ylabel("GNPS")
+    axes[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.suptitle(f"{title}; dashed: the paper", fontsize=11)
     return figure
 
 

@@ -209,8 +209,7 @@ class _Measurement:
             found = take_turns([c.case for c in made], seconds, tick=tick)
             for c, turns in zip(made, found, strict=True):
                 ratio = ratio_fields(turns, found[0], "scikit-learn")
-                fields = {"accuracy": c.accuracy(), "prepare_seconds": c.prepare_seconds}
-                self.rows.append(make_row("peer", turns, **ratio, **fields))
+                self.rows.append(make_row("peer", turns, **ratio, **c.fields()))
             self.done += _SHARES["peer"] / len(sizes)
         if not sizes:
             self.done += _SHARES["peer"]

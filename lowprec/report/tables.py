@@ -60,7 +60,9 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def times(value: float | None) -> str:
-    """A ratio, two significant digits and more: ``3.6x``."""
+    """A ratio, two significant digits and more: ``3.6x``; as short where something went to sleep."""
+    if value is not None and 0 < value < 0.001:
+        return "<0.001x"
     return NONE if value is None else f"{number(value, 2 if value >= 10 else 3)}x"
 
 

@@ -126,7 +126,7 @@ class Case:
         Does one run and returns its speed in GNPS.
     buffer : array of uint8, optional
         The memory that a run reads: its roof is the speed of reading that.
-    bits : int
+    bits : float
         Bits of one dataset number, which turn bytes of roof into numbers of roof.
     n_threads : int
         Threads that a run uses, and that its roof may use.
@@ -135,7 +135,7 @@ class Case:
     about: dict[str, Any]
     run: Callable[[], float]
     buffer: np.ndarray | None = None
-    bits: int = 8
+    bits: float = 8
     n_threads: int = 1
 
 

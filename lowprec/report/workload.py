@@ -13,16 +13,30 @@ that learns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from lowprec.formats import FORMATS
+from lowprec.quantized import _allocate
 from lowprec.report.machine import baseline
+from lowprec.report.sparse_data import DENSITY, SparseData
 from lowprec.report.timing import Case, _clock, huge_buffer
 
-__all__ = ["Problem", "Workload"]
+__all__ = ["PREFETCH", "Problem", "Workload"]
+
+#: What may be prefetched: everything; not by our own instructions; and not by the hardware either.
+PREFETCH = ("on", "software off", "all off")
+
+#: Sparse data are as many numbers as this share of the bytes of a dense data set: float32 with 32-bit columns then fills it.
+_SPARSE_SHARE = 8
+
+#: Examples of the pass that a final loss is after, and of the loss.
+_PASS, _SEEN = 2**17, 2**14
 
 #: Numbers in the chunks in which labels are computed: a float32 chunk stays in the L2 cache.
 _CHUNK = 2**17
@@ -37,11 +51,22 @@ class Problem:
 
     D: str
     n: int
-    rows: np.ndarray  # uint8, a row of codes each
+    rows: Any  # uint8, a row of codes each; or a SparseArray
     scale: float
     y: np.ndarray
     step: float
     learned: np.ndarray  # float32
+    index: str | None = None  # width of the column numbers of sparse data
+
+    @property
+    def numbers(self) -> float:
+        """Dataset numbers of an example, on average; of sparse data, nonzeros."""
+        return self.n if self.index is None else self.rows.nnz / len(self.y)
+
+    @property
+    def signature(self) -> str:
+        """Of the data alone."""
+        return f"D{self.D}" if self.index is None else f"D{self.D}i{self.index}"
 
     def model(self, M: str) -> tuple[np.ndarray, float]:
         """The codes of the model to start from, as bytes, and their scale."""
@@ -81,6 +106,8 @@ class Workload:
         self.n_bytes, self.seed = n_bytes, seed
         self._buffers: dict[bool, np.ndarray] = {}
         self._problems: dict[tuple[str, int], Problem] = {}
+        self._sparse: SparseData | None = None
+        self._sparse_problems: dict[tuple[str, str], Problem] = {}
 
     def buffer(self, D: str) -> np.ndarray:
         """The bytes of the data set of format `D`."""
@@ -104,6 +131,24 @@ class Workload:
             self._problems[D, n] = self._make(D, n)
         return self._problems[D, n]
 
+    def sparse_data(self, n: int) -> SparseData:
+        """The sparse matrix of `n` columns; only that of the last n is kept."""
+        if self._sparse is None or self._sparse.n != n:
+            self._sparse, self._sparse_problems = None, {}  # make room first
+            self._sparse = SparseData(n, self.n_bytes // _SPARSE_SHARE, self.seed)
+        return self._sparse
+
+    def sparse_problem(self, D: str, index: str, n: int) -> Problem:
+        """The sparse data set in format `D` with column numbers of `index` bits."""
+        data = self.sparse_data(n)
+        if (D, index) not in self._sparse_problems:
+            q = data.array(D, index)
+            step = 0.5 / (DENSITY * n / 3)
+            self._sparse_problems[D, index] = self._learn(
+                Problem(D, n, q, q.scale, data.y, step, np.zeros(n, np.float32), index)
+            )
+        return self._sparse_problems[D, index]
+
     def _make(self, D: str, n: int) -> Problem:
         fmt = FORMATS[D]
         row_bytes = fmt.row_bytes(n)
@@ -119,22 +164,29 @@ class Workload:
         z *= scale
         chance = 0.5 * (1 + np.tanh(0.5 * z))  # the logistic function, without overflow
         y = np.where(rng.random(m, dtype=np.float32) < chance, np.float32(1), np.float32(-1))
-        problem = Problem(D, n, rows, scale, y, 0.5 / (n / 3), np.zeros(n, np.float32))
-        sgd = self._sgd(problem, "32f", "nearest", problem.learned.view(np.uint8), 1.0)
-        sgd.run(0, min(m, max(_WARM_UP // n, 1)))
+        return self._learn(Problem(D, n, rows, scale, y, 0.5 / (n / 3), np.zeros(n, np.float32)))
+
+    def _learn(self, p: Problem) -> Problem:
+        """Bring the model to where one pass in float brings it."""
+        sgd = self._sgd(p, "32f", "nearest", p.learned.view(np.uint8), 1.0)
+        sgd.run(0, min(len(p.y), max(int(_WARM_UP / p.numbers), 1)))
         sgd.flush()
-        return problem
+        return p
 
     def _sgd(
         self, p: Problem, M: str, random: str, model: np.ndarray, scale: float, n_threads: int = 1, **options: Any
     ) -> Any:
         from lowprec._sgd import Sgd
 
-        m, row_bytes = p.rows.shape
+        if p.index is None:
+            codes, row_bytes = p.rows.reshape(-1), p.rows.shape[1]
+        else:
+            codes, row_bytes = p.rows.codes.view(np.uint8), 0
+            options["sparse"] = (p.rows.indptr, p.rows.index, p.rows.differences)
         return Sgd(
-            p.rows.reshape(-1),
+            codes,
             row_bytes,
-            m,
+            len(p.y),
             p.n,
             p.D,
             M,
@@ -150,15 +202,80 @@ class Workload:
             **options,
         )
 
+    def _compiled(self, p: Problem, M: str, random: str, model: np.ndarray, scale: float, n_threads: int) -> _Team:
+        """Plain C as the compiler makes it fast: one loop for each thread, all on one model."""
+        from lowprec import kernels
+
+        plain = baseline()
+        if plain is None:
+            raise RuntimeError("this CPU cannot run the plain C loops of this build")
+        options: dict[str, Any] = {"step": p.step, "data_scale": p.scale, "model_scale": scale}
+        if p.index is None:
+            x = p.rows.view(FORMATS[p.D].dtype)
+        else:
+            x, options["sparse"], options["data_scale"] = self.sparse_data(p.n).plain(p.D)
+        loops = [
+            plain.Baseline(
+                x,
+                p.D,
+                M,
+                random,
+                model.view(FORMATS[M].dtype),
+                p.y,
+                lanes=kernels._rng_blocks(self.seed, k, 1)[0],
+                mt_state=np.random.RandomState([self.seed, k, 0, 0]).get_state()[1],
+                **options,
+            )
+            for k in range(n_threads)
+        ]
+        return _Team(loops, len(p.y))
+
+    def _proxies(self, bits: int, p: Problem, model: np.ndarray, scale: float, n_threads: int) -> _Team:
+        """The paper's proposed instructions by proxy, on an 8-bit problem: right times, wrong results."""
+        plain = baseline()
+        if plain is None:
+            raise RuntimeError("this CPU cannot run the proxies of this build")
+        options = {"step": p.step, "data_scale": p.scale, "model_scale": scale, "seed": self.seed}
+        loops = [plain.Proxy(bits, p.rows, model, p.y, stream=k, **options) for k in range(n_threads)]
+        return _Team(loops, len(p.y))
+
+    def final_loss(self, D: str, M: str, n: int, *, n_threads: int = 1, **options: Any) -> float:
+        """Mean loss, on the first examples of dense data, of what one pass over some more learns from zero.
+
+        Parameters
+        ----------
+        D, M : str
+            Formats of data and model.
+        n : int
+            Model size.
+        n_threads : int
+            Workers.
+        **options
+            Of the training driver.
+        """
+        whole = self.problem(D, n)
+        p = replace(whole, rows=whole.rows[:_PASS], y=whole.y[:_PASS])
+        start, scale = p.model(M)
+        model = _allocate(start.nbytes)
+        model[:] = 0
+        sgd = self._sgd(p, M, "shared", model, scale, n_threads, **options)
+        sgd.run(0, sgd.share)
+        sgd.merge()
+        w = model.view(FORMATS[M].dtype).astype(np.float64) * scale
+        z = products(D, p.rows[:_SEEN], w) * p.scale
+        return float(np.logaddexp(0, -p.y[:_SEEN] * z).mean())
+
     def case(
         self,
         D: str,
         M: str,
         n: int,
         *,
+        index: str | None = None,
         random: str = "shared",
         engine: str = "lowprec",
         n_threads: int = 1,
+        prefetch: str = "on",
         run_seconds: float = 0.04,
         **options: Any,
     ) -> Case:
@@ -170,68 +287,116 @@ class Workload:
             Formats of data and model.
         n : int
             Model size.
+        index : {"8", "16", "32"}, optional
+            Sparse data, with column numbers of so many bits; plain C has them absolute and as wide as that takes.
         random : {"nearest", "shared", "xorshift", "mt19937"}
             Rounding of the model's writes.
-        engine : {"lowprec", "compiler"}
-            Our kernels, or plain C as the compiler makes it fast.
+        engine : {"lowprec", "compiler", "proxy"}
+            Our kernels, plain C as the compiler makes it fast, or the paper's proposed instructions by proxy (D4M4 and D8M8).
         n_threads : int
-            Workers; the compiler's loop has one.
+            Workers.
+        prefetch : {"on", "software off", "all off"}
+            "all off" switches the hardware's off around each run.
         run_seconds : float
             About how long a run takes.
         **options
-            Of the training driver: ``sync_every``, ``prefetch`` and so on.
+            Of the training driver: ``sync_every``, ``batch_size`` and so on.
         """
-        p = self.problem(D, n)
-        start, scale = p.model(M)
-        model = start.copy()
-        if engine == "lowprec":
-            sgd = self._sgd(p, M, random, model, scale, n_threads, **options)
-            settle, share, examples = sgd.flush, sgd.share, sgd.examples
+        if engine == "proxy":
+            # Half as many bytes of 8 bits are as many numbers of 4.
+            p = self.problem("8", n * int(D) // 8)
+            start, scale = p.model("8")
         else:
-            plain = baseline()
-            if plain is None:
-                raise RuntimeError("this CPU cannot run the plain C loops of this build")
-            from lowprec import kernels
-
-            settle, share, examples = _nothing, len(p.y), int
-            sgd = plain.Baseline(
-                p.rows.view(FORMATS[D].dtype),
-                D,
-                M,
-                random,
-                model.view(FORMATS[M].dtype),
-                p.y,
-                step=p.step,
-                data_scale=p.scale,
-                model_scale=scale,
-                lanes=kernels._rng_blocks(self.seed, 0, 1)[0],
-                mt_state=np.random.RandomState([self.seed, 0, 0, 0]).get_state()[1],
+            p = self.problem(D, n) if index is None else self.sparse_problem(D, index, n)
+            start, scale = p.model(M)
+        model = _allocate(start.nbytes)  # on a cache line, as lp.train's is
+        model[:] = start
+        settle: Callable[[], Any] = _nothing
+        if engine == "lowprec":
+            team = self._sgd(
+                p, M, random, model, scale, n_threads, prefetch=None if prefetch == "on" else 0, **options
             )
+            settle = team.merge
+        elif engine == "compiler":
+            team = self._compiled(p, M, random, model, scale, n_threads)
+        else:
+            team = self._proxies(int(D), p, model, scale, n_threads)
+        numbers = n if index is None else p.numbers
+        data = p.signature
+        if index is None:
+            buffer, bits = self.buffer(D), float(FORMATS[D].bits)
+        else:
+            if engine == "compiler":
+                codes, (_, columns), _ = self.sparse_data(n).plain(D)
+                index = str(8 * columns.itemsize)
+                data, bits = f"D{D}i{index}", 8.0 * (codes.itemsize + columns.itemsize)
+            else:
+                codes, bits = p.rows.codes, 8 * p.rows.bytes_per_nonzero
+            buffer = codes.view(np.uint8)[: codes.nbytes // 4096 * 4096]
         about = {
             "engine": engine,
-            "signature": f"D{D}M{M}",
+            "signature": f"{data if engine != 'proxy' else f'D{D}'}M{M}",
             "D": D,
+            "index": index,
             "M": M,
             "random": "none" if M == "32f" else random,
             "n": n,
             "n_rows": len(p.y),
             "threads": n_threads,
+            "prefetch": prefetch if engine == "lowprec" else None,
+            "bytes_per_number": bits / 8,
             **options,
         }
-        run = _Run(sgd.run, settle, model, start, share, examples, n, run_seconds)
-        return Case(about, run, self.buffer(D), FORMATS[D].bits, n_threads)
+        context = _hardware_prefetch_off if prefetch == "all off" else contextlib.nullcontext
+        run = _Run(team.run, settle, model, start, team.share, team.examples, numbers, run_seconds, context)
+        return Case(about, run, buffer, bits, n_threads)
+
+
+def _hardware_prefetch_off() -> Any:
+    from lowprec.prefetch import hardware_prefetcher
+
+    return hardware_prefetcher(False)
 
 
 def _nothing() -> None:
     pass
 
 
+class _Team:
+    """Loops that run at once, each on its share of the rows, as the workers of `lowprec._sgd.Sgd` do."""
+
+    def __init__(self, loops: list[Any], n_rows: int) -> None:
+        self.loops = loops
+        self.starts = [n_rows * k // len(loops) for k in range(len(loops) + 1)]
+        self.share = max(b - a for a, b in zip(self.starts, self.starts[1:], strict=False))
+        self.pool = ThreadPoolExecutor(len(loops)) if len(loops) > 1 else None
+
+    def examples(self, position: int) -> int:
+        """How many are done when every loop has done `position` of its share."""
+        return sum(min(position, b - a) for a, b in zip(self.starts, self.starts[1:], strict=False))
+
+    def run(self, first: int, last: int) -> None:
+        """Every loop does the examples [first, last) of its share."""
+
+        def work(k: int) -> None:
+            begin, end = self.starts[k], self.starts[k + 1]
+            self.loops[k].run(min(begin + first, end), min(begin + last, end))
+
+        if self.pool is None:
+            work(0)
+        else:
+            list(self.pool.map(work, range(len(self.loops))))
+
+
 class _Run:
     """Train on the next stretch of the data, from the same model each time: the state must not drift."""
 
-    def __init__(self, run, settle, model, start, share: int, examples, n: int, seconds: float) -> None:
+    def __init__(
+        self, run, settle, model, start, share: int, examples, n: float, seconds: float, context=contextlib.nullcontext
+    ) -> None:
         self.run, self.settle, self.model, self.start = run, settle, model, start
         self.n_rows, self.n, self.seconds = share, n, seconds  # rows of each worker
+        self.context = context
         self.examples = examples  # of all workers, up to a position in their shares
         self.rows = 0  # of one run; found in the first
         self.at = 0
@@ -248,15 +413,16 @@ class _Run:
         return elapsed
 
     def _calibrate(self) -> int:
-        rows = min(max(2**16 // self.n, 1), self.n_rows)
+        rows = min(max(int(2**16 / self.n), 1), self.n_rows)
         self._time(rows)  # touches pages and starts threads
-        # The faster of two: a single hiccup would leave every later run far too short.
-        while (elapsed := min(self._time(rows), self._time(rows))) < self.seconds / 8 and rows < self.n_rows:
+        # The fastest of some: a single hiccup would leave every later run far too short.
+        while (elapsed := min(self._time(rows) for _ in range(3))) < self.seconds / 8 and rows < self.n_rows:
             rows = min(4 * rows, self.n_rows)
         return max(1, min(self.n_rows, round(rows * self.seconds / elapsed)))
 
     def __call__(self) -> float:
-        if not self.rows:
-            self.rows = self._calibrate()
-        elapsed = self._time(self.rows)
+        with self.context():
+            if not self.rows:
+                self.rows = self._calibrate()
+            elapsed = self._time(self.rows)
         return (self.examples(self.at) - self.examples(self.at - self.rows)) * self.n / elapsed / 1e9
