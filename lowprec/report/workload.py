@@ -14,8 +14,6 @@ that learns.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,8 +22,9 @@ import numpy as np
 from lowprec.formats import FORMATS
 from lowprec.quantized import _allocate
 from lowprec.report.machine import baseline
+from lowprec.report.runs import Run, Team
 from lowprec.report.sparse_data import DENSITY, SparseData
-from lowprec.report.timing import Case, _clock, huge_buffer
+from lowprec.report.timing import Case, huge_buffer
 
 __all__ = ["PREFETCH", "Problem", "Workload"]
 
@@ -202,7 +201,7 @@ class Workload:
             **options,
         )
 
-    def _compiled(self, p: Problem, M: str, random: str, model: np.ndarray, scale: float, n_threads: int) -> _Team:
+    def _compiled(self, p: Problem, M: str, random: str, model: np.ndarray, scale: float, n_threads: int) -> Team:
         """Plain C as the compiler makes it fast: one loop for each thread, all on one model."""
         from lowprec import kernels
 
@@ -228,16 +227,16 @@ class Workload:
             )
             for k in range(n_threads)
         ]
-        return _Team(loops, len(p.y))
+        return Team(loops, len(p.y))
 
-    def _proxies(self, bits: int, p: Problem, model: np.ndarray, scale: float, n_threads: int) -> _Team:
+    def _proxies(self, bits: int, p: Problem, model: np.ndarray, scale: float, n_threads: int) -> Team:
         """The paper's proposed instructions by proxy, on an 8-bit problem: right times, wrong results."""
         plain = baseline()
         if plain is None:
             raise RuntimeError("this CPU cannot run the proxies of this build")
         options = {"step": p.step, "data_scale": p.scale, "model_scale": scale, "seed": self.seed}
         loops = [plain.Proxy(bits, p.rows, model, p.y, stream=k, **options) for k in range(n_threads)]
-        return _Team(loops, len(p.y))
+        return Team(loops, len(p.y))
 
     def final_loss(self, D: str, M: str, n: int, *, n_threads: int = 1, **options: Any) -> float:
         """Mean loss, on the first examples of dense data, of what one pass over some more learns from zero.
@@ -311,31 +310,23 @@ class Workload:
             start, scale = p.model(M)
         model = _allocate(start.nbytes)  # on a cache line, as lp.train's is
         model[:] = start
-        settle: Callable[[], Any] = _nothing
+        data, bits, buffer = p.signature, float(FORMATS[D].bits), self.buffer(D)
+        if index is not None:
+            bits, buffer = 8 * p.rows.bytes_per_nonzero, p.rows.codes
         if engine == "lowprec":
-            team = self._sgd(
-                p, M, random, model, scale, n_threads, prefetch=None if prefetch == "on" else 0, **options
-            )
-            settle = team.merge
+            distance = None if prefetch == "on" else 0
+            team = self._sgd(p, M, random, model, scale, n_threads, prefetch=distance, **options)
         elif engine == "compiler":
             team = self._compiled(p, M, random, model, scale, n_threads)
-        else:
-            team = self._proxies(int(D), p, model, scale, n_threads)
-        numbers = n if index is None else p.numbers
-        data = p.signature
-        if index is None:
-            buffer, bits = self.buffer(D), float(FORMATS[D].bits)
-        else:
-            if engine == "compiler":
-                codes, (_, columns), _ = self.sparse_data(n).plain(D)
+            if index is not None:
+                buffer, (_, columns), _ = self.sparse_data(n).plain(D)
                 index = str(8 * columns.itemsize)
-                data, bits = f"D{D}i{index}", 8.0 * (codes.itemsize + columns.itemsize)
-            else:
-                codes, bits = p.rows.codes, 8 * p.rows.bytes_per_nonzero
-            buffer = codes.view(np.uint8)[: codes.nbytes // 4096 * 4096]
+                data, bits = f"D{D}i{index}", 8.0 * (buffer.itemsize + columns.itemsize)
+        else:
+            data, team = f"D{D}", self._proxies(int(D), p, model, scale, n_threads)
         about = {
             "engine": engine,
-            "signature": f"{data if engine != 'proxy' else f'D{D}'}M{M}",
+            "signature": f"{data}M{M}",
             "D": D,
             "index": index,
             "M": M,
@@ -347,82 +338,13 @@ class Workload:
             "bytes_per_number": bits / 8,
             **options,
         }
+        numbers = n if p.index is None else p.numbers
         context = _hardware_prefetch_off if prefetch == "all off" else contextlib.nullcontext
-        run = _Run(team.run, settle, model, start, team.share, team.examples, numbers, run_seconds, context)
-        return Case(about, run, buffer, bits, n_threads)
+        run = Run(team, model, start, numbers, run_seconds, context)
+        return Case(about, run, buffer.view(np.uint8)[: buffer.nbytes // 4096 * 4096], bits, n_threads)
 
 
 def _hardware_prefetch_off() -> Any:
     from lowprec.prefetch import hardware_prefetcher
 
     return hardware_prefetcher(False)
-
-
-def _nothing() -> None:
-    pass
-
-
-class _Team:
-    """Loops that run at once, each on its share of the rows, as the workers of `lowprec._sgd.Sgd` do."""
-
-    def __init__(self, loops: list[Any], n_rows: int) -> None:
-        self.loops = loops
-        self.starts = [n_rows * k // len(loops) for k in range(len(loops) + 1)]
-        self.share = max(b - a for a, b in zip(self.starts, self.starts[1:], strict=False))
-        self.pool = ThreadPoolExecutor(len(loops)) if len(loops) > 1 else None
-
-    def examples(self, position: int) -> int:
-        """How many are done when every loop has done `position` of its share."""
-        return sum(min(position, b - a) for a, b in zip(self.starts, self.starts[1:], strict=False))
-
-    def run(self, first: int, last: int) -> None:
-        """Every loop does the examples [first, last) of its share."""
-
-        def work(k: int) -> None:
-            begin, end = self.starts[k], self.starts[k + 1]
-            self.loops[k].run(min(begin + first, end), min(begin + last, end))
-
-        if self.pool is None:
-            work(0)
-        else:
-            list(self.pool.map(work, range(len(self.loops))))
-
-
-class _Run:
-    """Train on the next stretch of the data, from the same model each time: the state must not drift."""
-
-    def __init__(
-        self, run, settle, model, start, share: int, examples, n: float, seconds: float, context=contextlib.nullcontext
-    ) -> None:
-        self.run, self.settle, self.model, self.start = run, settle, model, start
-        self.n_rows, self.n, self.seconds = share, n, seconds  # rows of each worker
-        self.context = context
-        self.examples = examples  # of all workers, up to a position in their shares
-        self.rows = 0  # of one run; found in the first
-        self.at = 0
-
-    def _time(self, rows: int) -> float:
-        if self.at + rows > self.n_rows:
-            self.at = 0
-        self.settle()
-        self.model[:] = self.start
-        begin = _clock()
-        self.run(self.at, self.at + rows)
-        elapsed = _clock() - begin
-        self.at += rows
-        return elapsed
-
-    def _calibrate(self) -> int:
-        rows = min(max(int(2**16 / self.n), 1), self.n_rows)
-        self._time(rows)  # touches pages and starts threads
-        # The fastest of some: a single hiccup would leave every later run far too short.
-        while (elapsed := min(self._time(rows) for _ in range(3))) < self.seconds / 8 and rows < self.n_rows:
-            rows = min(4 * rows, self.n_rows)
-        return max(1, min(self.n_rows, round(rows * self.seconds / elapsed)))
-
-    def __call__(self) -> float:
-        with self.context():
-            if not self.rows:
-                self.rows = self._calibrate()
-            elapsed = self._time(self.rows)
-        return (self.examples(self.at) - self.examples(self.at - self.rows)) * self.n / elapsed / 1e9
