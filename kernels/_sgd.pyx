@@ -278,7 +278,7 @@ cdef class Sgd:
             lp_rng_seed(&g.rng, seed_word, k)
             if rounding == LP_SRB:
                 g.mt = <lp_mt19937 *>malloc(sizeof(lp_mt19937))
-                g.words = malloc(longest * 4 + 64)
+                g.words = malloc(longest * 4 + 2 * LP_SPARSE_ROOM)
                 if g.mt == NULL or g.words == NULL:
                     raise MemoryError
                 _capi.mt_seed(g.mt, seed_word, k)
@@ -299,7 +299,7 @@ cdef class Sgd:
             if self.team.fn == _capi.batch_sgd:
                 raise ValueError("Sgd: sparse data are trained on example by example; leave batch_size=1 and gradient=None")
             self.team.fn = _capi.sparse_sgd
-            self._set_sparse(sparse, _capi.isa_find(isa_name), rounding, longest)
+            self._set_sparse(sparse, _capi.isa_find(isa_name), rounding, longest, xs.shape[0])
         self._set_scales()
         self.set_order(order)
 
@@ -395,7 +395,7 @@ cdef class Sgd:
             raise ValueError(f"Sgd: x must hold {entries} entries, {needed} bytes, got {n_bytes} bytes")
         return longest
 
-    cdef int _set_sparse(self, sparse, const lp_isa *isa, int rounding, int64_t longest) except -1:
+    cdef int _set_sparse(self, sparse, const lp_isa *isa, int rounding, int64_t longest, int64_t x_bytes) except -1:
         """Give every worker the layout of sparse data, and a place for a row's weights."""
         cdef const int64_t[::1] indptr = sparse[0]
         cdef cnp.ndarray index = sparse[1]
@@ -415,7 +415,8 @@ cdef class Sgd:
             s.scatter = _capi.find_scatter(bits, self.bits_w)
             s.dot = <lp_dot_fn>_capi.find(isa, LP_DOT, self.bits_x, self.bits_w, LP_NEAREST).fn
             s.axpy = <lp_axpy_fn>_capi.find(isa, LP_AXPY, self.bits_x, self.bits_w, rounding).fn
-            s.scratch = malloc(_row_bytes(self.bits_w, longest) + 64)
+            s.x_end = self.jobs[k].x + x_bytes
+            s.scratch = malloc(_row_bytes(self.bits_w, longest) + LP_SPARSE_ROOM)
             if s.scratch == NULL:
                 raise MemoryError
             self.jobs[k].sparse = s

@@ -106,6 +106,8 @@ cdef extern from "lowprec.h" nogil:
     ctypedef void (*lp_gather_fn)(const void *index, int differences, int64_t k, const void *w, void *scratch) noexcept nogil
     ctypedef void (*lp_scatter_fn)(const void *index, int differences, int64_t k, const void *scratch, void *w) noexcept nogil
 
+    enum: LP_SPARSE_GROUP, LP_SPARSE_ROOM
+
     ctypedef struct lp_sparse:
         const int64_t *indptr
         const uint8_t *index
@@ -114,6 +116,7 @@ cdef extern from "lowprec.h" nogil:
         int32_t D
         int32_t M
         int32_t rounding
+        const uint8_t *x_end
         void *scratch
         lp_gather_fn gather
         lp_scatter_fn scatter

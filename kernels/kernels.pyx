@@ -127,7 +127,7 @@ cdef class Kernel:
 
     cdef void *scratch(self, int64_t count) except NULL:
         """Room for the weights of so many entries; to be freed."""
-        cdef void *room = malloc(count * self.row.M // 8 + 64)
+        cdef void *room = malloc(count * self.row.M // 8 + LP_SPARSE_ROOM)
         if room == NULL:
             raise MemoryError
         return room

@@ -107,6 +107,11 @@ typedef void (*lp_saxpy_fn)(const lp_step *step, const void *x, const void *inde
 typedef void (*lp_gather_fn)(const void *index, int differences, int64_t k, const void *w, void *scratch);
 typedef void (*lp_scatter_fn)(const void *index, int differences, int64_t k, const void *scratch, void *w);
 
+/* A gathered row is filled up with zeros to a multiple of so many weights, of twice as many for 4 bits; a scratch has so many bytes
+ * more than the weights of its longest row take. */
+#define LP_SPARSE_GROUP 32
+#define LP_SPARSE_ROOM 192
+
 /* Sparse data: row i has entries indptr[i] .. indptr[i + 1] - 1. An entry is a code of g->x (4-bit codes of row i begin at byte
  * (indptr[i] + i) / 2, so that every row starts on a byte) and an index: its position, or, with differences, its distance from the
  * position before, which is -1 before the first. Positions rise strictly within a row. */
@@ -116,7 +121,8 @@ typedef struct lp_sparse {
     int32_t index_bits;
     int32_t differences;
     int32_t D, M, rounding;
-    void *scratch; /* this worker's: room for the weights of the longest row */
+    const uint8_t *x_end; /* data may be read up to here */
+    void *scratch;        /* this worker's: the weights of the longest row, and LP_SPARSE_ROOM bytes */
     lp_gather_fn gather;
     lp_scatter_fn scatter;
     lp_dot_fn dot;

@@ -6,35 +6,117 @@
 #include "sparse.h"
 #include "scalar.h"
 
-/* The position of every entry in turn: f(j, position). I and differences are compile-time constants. */
-LP_INLINE int64_t lp_index_at(int I, const void *index, int64_t j)
+/* Eight bytes as a little-endian number. */
+LP_INLINE uint64_t lp_word64(const uint8_t *p)
 {
-    return I == 8 ? ((const uint8_t *)index)[j] : I == 16 ? ((const uint16_t *)index)[j] : (int64_t)((const uint32_t *)index)[j];
+    uint64_t v;
+    memcpy(&v, p, 8);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    v = __builtin_bswap64(v);
+#endif
+    return v;
 }
 
-LP_INLINE void lp_move_one(int M, const void *from, int64_t i, void *to, int64_t j)
+/* The u-th of a word's bytes, asked for in turn: by pairs, for on x86 the second byte of a register needs no shift. The empty asm
+ * keeps the compiler from making every shift one of the whole word, which takes a copy. */
+LP_INLINE uint32_t lp_byte(int u, uint64_t *word)
 {
-    if (M == 32)
-        ((float *)to)[j] = ((const float *)from)[i];
+    const uint64_t v = *word;
+    if (u % 2 == 0)
+        return (uint8_t)v;
+    *word = v >> 16;
+    __asm__("" : "+r"(*word));
+    return (uint8_t)(v >> 8);
+}
+
+LP_INLINE uint32_t lp_index_at(int I, const void *index, int64_t j)
+{
+    return I == 8 ? ((const uint8_t *)index)[j] : I == 16 ? ((const uint16_t *)index)[j] : ((const uint32_t *)index)[j];
+}
+
+/* Where an entry's weight is: the number of its first byte, or of its nibble. Where differences are added up it is the address that
+ * is, which saves an addition each. The first difference is one more than a position: so it begins one weight before w. */
+LP_INLINE uintptr_t lp_place_first(int differences, int M, const void *w)
+{
+    return !differences ? 0 : M == 4 ? (uintptr_t)-1 : (uintptr_t)w - (uintptr_t)(M / 8);
+}
+
+LP_INLINE uintptr_t lp_place_next(int differences, int M, uintptr_t place, uint32_t index)
+{
+    return (differences ? place : 0) + (M == 4 ? index : (uintptr_t)index * (uintptr_t)(M / 8));
+}
+
+LP_INLINE uint8_t *lp_place_of(int differences, int M, const void *w, uintptr_t place)
+{
+    return M == 4 ? (uint8_t *)w + (place >> 1) : differences ? (uint8_t *)place : (uint8_t *)w + place;
+}
+
+/* Weights as bits. */
+LP_INLINE uint32_t lp_weight(int M, const uint8_t *p, uintptr_t place)
+{
+    return M == 4    ? *p >> (4 * (place & 1)) & 15
+           : M == 8  ? *p
+           : M == 16 ? *(const uint16_t *)(const void *)p
+                     : *(const uint32_t *)(const void *)p;
+}
+
+LP_INLINE void lp_set_weight(int M, uint8_t *p, uintptr_t place, uint32_t v)
+{
+    const int shift = 4 * (int)(place & 1);
+    if (M == 4)
+        *p = (uint8_t)((*p & ~(15 << shift)) | v << shift);
+    else if (M == 8)
+        *p = (uint8_t)v;
+    else if (M == 16)
+        *(uint16_t *)(void *)p = (uint16_t)v;
     else
-        lp_put(to, M, j, lp_get(from, M, i));
+        *(uint32_t *)(void *)p = v;
 }
 
-LP_INLINE void lp_gather(int I, int differences, int M, const void *index, int64_t k, const void *w, void *scratch)
+/* Both moves are bound by the number of instructions, and by one store a cycle: so eight entries at a time, bytes by words. I,
+ * differences and M are compile-time constants. */
+LP_INLINE void lp_gather(int I, int differences, int M, const uint8_t *index, int64_t k, const void *w, uint8_t *scratch)
 {
-    int64_t at = -1;
-    for (int64_t j = 0; j < k; j++) {
-        at = differences ? at + lp_index_at(I, index, j) : lp_index_at(I, index, j);
-        lp_move_one(M, w, at, scratch, j);
+    uintptr_t place = lp_place_first(differences, M, w);
+    int64_t j = 0;
+    for (; j + 8 <= k; j += 8) {
+        uint64_t indexes = I == 8 ? lp_word64(index + j) : 0;
+        uint32_t even = 0;
+#pragma GCC unroll 8
+        for (int u = 0; u < 8; u++) {
+            place = lp_place_next(differences, M, place, I == 8 ? lp_byte(u, &indexes) : lp_index_at(I, index, j + u));
+            const uint32_t v = lp_weight(M, lp_place_of(differences, M, w, place), place);
+            if (M != 4)
+                lp_set_weight(M, scratch + (j + u) * (M / 8), 0, v);
+            else if (u % 2 == 0)
+                even = v;
+            else
+                scratch[(j + u) / 2] = (uint8_t)(even | v << 4);
+        }
+    }
+    memset(scratch + j * M / 8, 0, (8 + LP_SPARSE_GROUP) * (M == 4 ? 2 : M / 8));
+    for (; j < k; j++) {
+        place = lp_place_next(differences, M, place, lp_index_at(I, index, j));
+        lp_set_weight(M, scratch + j * M / 8, (uintptr_t)j, lp_weight(M, lp_place_of(differences, M, w, place), place));
     }
 }
 
-LP_INLINE void lp_scatter(int I, int differences, int M, const void *index, int64_t k, const void *scratch, void *w)
+LP_INLINE void lp_scatter(int I, int differences, int M, const uint8_t *index, int64_t k, const uint8_t *scratch, void *w)
 {
-    int64_t at = -1;
-    for (int64_t j = 0; j < k; j++) {
-        at = differences ? at + lp_index_at(I, index, j) : lp_index_at(I, index, j);
-        lp_move_one(M, scratch, j, w, at);
+    uintptr_t place = lp_place_first(differences, M, w);
+    int64_t j = 0;
+    for (; j + 8 <= k; j += 8) {
+        uint64_t indexes = I == 8 ? lp_word64(index + j) : 0, weights = M == 8 ? lp_word64(scratch + j) : 0;
+#pragma GCC unroll 8
+        for (int u = 0; u < 8; u++) {
+            place = lp_place_next(differences, M, place, I == 8 ? lp_byte(u, &indexes) : lp_index_at(I, index, j + u));
+            const uint32_t v = M == 8 ? lp_byte(u, &weights) : lp_weight(M, scratch + (j + u) * M / 8, (uintptr_t)u);
+            lp_set_weight(M, lp_place_of(differences, M, w, place), place, v);
+        }
+    }
+    for (; j < k; j++) {
+        place = lp_place_next(differences, M, place, lp_index_at(I, index, j));
+        lp_set_weight(M, lp_place_of(differences, M, w, place), place, lp_weight(M, scratch + j * M / 8, (uintptr_t)j));
     }
 }
 
@@ -88,14 +170,14 @@ LP_INLINE int64_t lp_end(int I, int differences, const void *index, int64_t k)
         return 0;
     if (differences) {
         for (int64_t j = 0; j < k; j++) {
-            sum += (uint64_t)lp_index_at(I, index, j);
+            sum += lp_index_at(I, index, j);
             rises &= lp_index_at(I, index, j) != 0;
         }
         return rises ? (int64_t)sum : -1;
     }
     for (int64_t j = 1; j < k; j++)
         rises &= lp_index_at(I, index, j - 1) < lp_index_at(I, index, j);
-    return rises ? lp_index_at(I, index, k - 1) + 1 : -1;
+    return rises ? (int64_t)lp_index_at(I, index, k - 1) + 1 : -1;
 }
 
 /* How many weights a row of k entries needs, one more than its last position; -1 where its positions do not rise. */
@@ -127,16 +209,22 @@ int64_t lp_sparse_fault(const int64_t *indptr, int64_t rows, int64_t entries, co
 
 /* ---- training ---- */
 
+/* The shared block is drawn as soon as it may be needed: its words then have long been stored when the axpy reads them. Nothing else
+ * draws from these lanes, so the words are those of a block drawn at the last moment. */
+static void draw_ahead(lp_sgd *g)
+{
+    if (g->sparse->rounding == LP_SR && g->refresh_left == 0) {
+        lp_rng_draw(g->rng.lane);
+        memcpy(g->block, g->rng.lane, 64);
+        g->refresh_left = g->refresh;
+    }
+}
+
 /* The random words of the next axpy, k entries. */
 static void *words_of(lp_sgd *g, int64_t k)
 {
     switch (g->sparse->rounding) {
     case LP_SR:
-        if (g->refresh_left == 0) {
-            lp_rng_draw(g->rng.lane);
-            memcpy(g->block, g->rng.lane, 64);
-            g->refresh_left = g->refresh;
-        }
         g->refresh_left--;
         return g->block;
     case LP_SRX:
@@ -146,6 +234,17 @@ static void *words_of(lp_sgd *g, int64_t k)
         return g->words;
     }
     return NULL;
+}
+
+/* The dense kernels are fastest without a remainder, and rows of data follow each other: so they may read on into the next row, if
+ * there is one, up to a whole number of groups. The weights there are zero, which leaves the sum as it is, and what an axpy makes of
+ * them is not scattered. Fresh blocks for 32f data come every 16 entries: there a whole number of groups could draw one too many. */
+LP_INLINE int64_t lp_whole_groups(const lp_sparse *s, const uint8_t *x, int64_t k)
+{
+    const int fresh = s->rounding == LP_SRX;
+    const int64_t group = s->D == 4 && s->M == 4 && !fresh ? 2 * LP_SPARSE_GROUP : LP_SPARSE_GROUP;
+    const int64_t whole = (k + group - 1) & -group;
+    return (s->D == 32 && fresh) || s->x_end - x < lp_bytes(s->D, whole) ? k : whole;
 }
 
 /* One worker's share of an epoch. An update is applied at once: nothing is ever pending. */
@@ -159,16 +258,22 @@ void lp_sparse_sgd(lp_sgd *g, int64_t first, int64_t last)
         const int64_t begin = s->indptr[row], k = s->indptr[row + 1] - begin;
         const uint8_t *const x = g->x + (s->D == 4 ? (begin + row) / 2 : begin * (s->D / 8));
         const uint8_t *const index = s->index + begin * (s->index_bits / 8);
+        const int64_t whole = lp_whole_groups(s, x, k);
+        draw_ahead(g);
         s->gather(index, s->differences, k, g->w, s->scratch);
-        const lp_sum z = s->dot(x, s->scratch, k);
+        lp_sum z = s->dot(x, s->scratch, whole);
 
         const double y = g->y[row], weight = g->weight ? (double)g->weight[row] : 1.0;
         const double b = g->intercept ? *g->intercept : 0.0;
         int finite;
-        const double t = lp_loss_step(g->loss, z.f, g->dot_scale, b, y, step_scale * weight, &finite);
-        if (!finite) {
-            g->bad_row = row;
-            return;
+        double t = lp_loss_step(g->loss, z.f, g->dot_scale, b, y, step_scale * weight, &finite);
+        if (__builtin_expect(!finite, 0)) { /* it may be the next row that is not */
+            z = s->dot(x, s->scratch, k);
+            t = lp_loss_step(g->loss, z.f, g->dot_scale, b, y, step_scale * weight, &finite);
+            if (!finite) {
+                g->bad_row = row;
+                return;
+            }
         }
         if (t == 0.0)
             continue;
@@ -179,7 +284,7 @@ void lp_sparse_sgd(lp_sgd *g, int64_t first, int64_t last)
         lp_make_step16(&step, t, s->D, s->M, stochastic, draw);
         if (g->intercept)
             *g->intercept = b + lp_loss_step(g->loss, z.f, g->dot_scale, b, y, g->intercept_step * weight, &finite);
-        s->axpy(&step, x, s->scratch, k, words_of(g, k));
+        s->axpy(&step, x, s->scratch, whole, words_of(g, k));
         s->scatter(index, s->differences, k, s->scratch, g->w);
     }
 }

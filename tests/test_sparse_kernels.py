@@ -165,25 +165,24 @@ def test_refused_operands_and_steps():
 class Problem:
     """Random sparse rows, some of them empty, the last one long, and steps that move the model by quanta."""
 
-    def __init__(self, rng, D, M, bits, differences, loss="logistic", rows=30, n=250):
+    def __init__(self, rng, D, M, bits, differences, loss="logistic", rows=30, n=None):
+        n = n or (1500 if differences else 250)  # 1500: gaps that 8 bits do not hold, so that there are fillers
         self.D, self.M, self.bits, self.differences, self.loss, self.n = D, M, bits, differences, loss, n
         self.rows = []
-        sizes = [0, 1, 2, *rng.integers(0, 70, rows - 4), 150]
-        for size in sizes:
+        for size in [0, 1, 2, *rng.integers(0, 70, rows - 4), 150]:
             columns = np.sort(rng.choice(n, size, replace=False)).tolist()
-            row = codes(rng, D, size)
-            if differences and size > 3:  # a filler in every row: codes there are zero
-                at = int(rng.integers(0, size))
-                row[at] = 0
-            if differences:
-                columns = np.diff([-1, *columns]).tolist()
-            self.rows.append((columns, row))
+            row = codes(rng, D, size) if D != "32f" else rng.standard_normal(size).astype(np.float32)
+            columns, row = R.sparse_encode(columns, list(row), int(bits), differences)
+            self.rows.append((columns, np.array(row, np.float32 if D == "32f" else np.int64)))
+        sizes = [len(row) for _, row in self.rows]
         self.y = (rng.standard_normal(rows) if loss == "squared" else rng.choice([-1.0, 1.0], rows)).astype(np.float32)
         self.data_scale = 1.0 if D == "32f" else 1.0 / R.max_code(D)
         self.model_scale = 1.0 if M == "32f" else 1.5 / R.max_code(M)
         self.w = codes(rng, M, n, model=True)
         self.w = (0.1 * self.w).astype(np.float32) if M == "32f" else self.w // 3
         self.step = 0.5 if M == "4" else 0.05
+        if loss == "squared" and M == "32f":
+            self.step = 0.002  # a longer one diverges on rows of this size
         indptr = np.cumsum([0, *sizes])
         memory = np.zeros(0, np.uint8)
         for i, (_, row) in enumerate(self.rows):
@@ -274,8 +273,6 @@ def test_long_rows(isa, rng):
     for D, M, (bits, differences) in [("8", "8", ("8", True)), ("32f", "32f", ("32", False)), ("8", "16", ("16", True)),
                                       ("4", "4", ("16", True)), ("32f", "8", ("8", True))]:  # fmt: skip
         problem = Problem(rng, D, M, bits, differences, n=70_000)
-        if differences and bits == "8":
-            continue  # gaps of this n do not fit without fillers; below
         plain = problem.plain("shared")
         job, model = problem.driver("shared", isa=isa)
         plain.epoch(range(30))
@@ -327,7 +324,7 @@ def refused():
         ((np.array([0, 4, 3]), index, False), x, "row 0"),
         ((np.array([0, 2, 1]), index, False), x, "row 0|row 1"),
         ((np.array([0, 1, 4]), index, False), x, "row 1"),
-        ((indptr, index[::-1].copy(), False), x, r"index must rise within \[0, 5\) in every row; it does not in row 1"),
+        ((indptr, np.array([0, 4, 2], np.uint8), False), x, r"index must rise within \[0, 5\) in every row; it does not in row 1"),
         ((indptr, index + np.uint8(1), False), x, "row 1"),
         ((indptr, index, True), x, "row 1"),
         ((indptr, index, False), x[:2], "x must hold 3 entries, 3 bytes, got 2"),
@@ -406,7 +403,7 @@ def test_nothing_is_read_or_written_beyond_the_operands(isa):
                             indptr = np.array([0, 0, k, k, 2 * k, 2 * k])
                             index = np.ones(2 * k, f"u{bits // 8}")
                             model = w.at(zeros(M, k).view(np.uint8), end)
-                            data = x.at(zeros(D, 2 * (k + k % 2) if D == "4" else 2 * k).view(np.uint8), end)
+                            data = x.at(zeros(D, 2 * k + 4 if D == "4" else 2 * k).view(np.uint8), end)
                             job = Sgd(data, 0, 5, k, D, M, random, model, np.ones(5, np.float32), loss="squared", step=0.5,
                                       data_scale=1.0, model_scale=1.0, sparse=(indptr, at.at(index, end), True),
                                       isa=sys.argv[1])
