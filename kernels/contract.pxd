@@ -116,6 +116,7 @@ cdef extern from "lowprec.h" nogil:
         int32_t D
         int32_t M
         int32_t rounding
+        int32_t next_row
         const uint8_t *x_end
         void *scratch
         lp_gather_fn gather

@@ -121,6 +121,7 @@ typedef struct lp_sparse {
     int32_t index_bits;
     int32_t differences;
     int32_t D, M, rounding;
+    int32_t next_row;     /* are the next row's weights prefetched? */
     const uint8_t *x_end; /* data may be read up to here */
     void *scratch;        /* this worker's: the weights of the longest row, and LP_SPARSE_ROOM bytes */
     lp_gather_fn gather;

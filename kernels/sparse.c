@@ -17,11 +17,15 @@ LP_INLINE uint64_t lp_word64(const uint8_t *p)
     return v;
 }
 
-/* The u-th of a word's bytes, asked for in turn: by pairs, for on x86 the second byte of a register needs no shift. The empty asm
- * keeps the compiler from making every shift one of the whole word, which takes a copy. */
-LP_INLINE uint32_t lp_byte(int u, uint64_t *word)
+/* The u-th field of a word of bytes or of 16-bit numbers, asked for in turn. Bytes by pairs, for on x86 the second byte of a register
+ * needs no shift; the empty asm keeps the compiler from making every shift one of the whole word, which takes a copy. */
+LP_INLINE uint32_t lp_field(int bits, int u, uint64_t *word)
 {
     const uint64_t v = *word;
+    if (bits == 16) {
+        *word = v >> 16;
+        return (uint16_t)v;
+    }
     if (u % 2 == 0)
         return (uint8_t)v;
     *word = v >> 16;
@@ -73,18 +77,20 @@ LP_INLINE void lp_set_weight(int M, uint8_t *p, uintptr_t place, uint32_t v)
         *(uint32_t *)(void *)p = v;
 }
 
-/* Both moves are bound by the number of instructions, and by one store a cycle: so eight entries at a time, bytes by words. I,
- * differences and M are compile-time constants. */
+/* Both moves are bound by the number of instructions, and by one store a cycle: so eight entries at a time, narrow numbers by words.
+ * I, differences and M are compile-time constants. */
 LP_INLINE void lp_gather(int I, int differences, int M, const uint8_t *index, int64_t k, const void *w, uint8_t *scratch)
 {
     uintptr_t place = lp_place_first(differences, M, w);
     int64_t j = 0;
+    uint64_t indexes = 0;
     for (; j + 8 <= k; j += 8) {
-        uint64_t indexes = I == 8 ? lp_word64(index + j) : 0;
         uint32_t even = 0;
 #pragma GCC unroll 8
         for (int u = 0; u < 8; u++) {
-            place = lp_place_next(differences, M, place, I == 8 ? lp_byte(u, &indexes) : lp_index_at(I, index, j + u));
+            if (I != 32 && u % (64 / I) == 0)
+                indexes = lp_word64(index + (j + u) * (I / 8));
+            place = lp_place_next(differences, M, place, I != 32 ? lp_field(I, u, &indexes) : lp_index_at(I, index, j + u));
             const uint32_t v = lp_weight(M, lp_place_of(differences, M, w, place), place);
             if (M != 4)
                 lp_set_weight(M, scratch + (j + u) * (M / 8), 0, v);
@@ -103,14 +109,19 @@ LP_INLINE void lp_gather(int I, int differences, int M, const uint8_t *index, in
 
 LP_INLINE void lp_scatter(int I, int differences, int M, const uint8_t *index, int64_t k, const uint8_t *scratch, void *w)
 {
+    const int words = M == 8 || M == 16;
     uintptr_t place = lp_place_first(differences, M, w);
     int64_t j = 0;
+    uint64_t indexes = 0, weights = 0;
     for (; j + 8 <= k; j += 8) {
-        uint64_t indexes = I == 8 ? lp_word64(index + j) : 0, weights = M == 8 ? lp_word64(scratch + j) : 0;
 #pragma GCC unroll 8
         for (int u = 0; u < 8; u++) {
-            place = lp_place_next(differences, M, place, I == 8 ? lp_byte(u, &indexes) : lp_index_at(I, index, j + u));
-            const uint32_t v = M == 8 ? lp_byte(u, &weights) : lp_weight(M, scratch + (j + u) * M / 8, (uintptr_t)u);
+            if (I != 32 && u % (64 / I) == 0)
+                indexes = lp_word64(index + (j + u) * (I / 8));
+            if (words && u % (64 / M) == 0)
+                weights = lp_word64(scratch + (j + u) * (M / 8));
+            place = lp_place_next(differences, M, place, I != 32 ? lp_field(I, u, &indexes) : lp_index_at(I, index, j + u));
+            const uint32_t v = words ? lp_field(M, u, &weights) : lp_weight(M, scratch + (j + u) * M / 8, (uintptr_t)u);
             lp_set_weight(M, lp_place_of(differences, M, w, place), place, v);
         }
     }
@@ -247,6 +258,32 @@ LP_INLINE int64_t lp_whole_groups(const lp_sparse *s, const uint8_t *x, int64_t 
     return (s->D == 32 && fresh) || s->x_end - x < lp_bytes(s->D, whole) ? k : whole;
 }
 
+/* The lines of the model that a row will touch. It pays where rows are short and the model lies beyond the caches that out-of-order
+ * execution alone reaches past; see _sgd.pyx. */
+LP_INLINE void lp_touch(int I, const lp_sgd *g, const uint8_t *index, int64_t k)
+{
+    const uint8_t *const w = (const uint8_t *)g->w;
+    const int differences = g->sparse->differences, M = g->sparse->M;
+    int64_t at = -1;
+    for (int64_t j = 0; j < k; j++) {
+        at = (differences ? at : 0) + (int64_t)lp_index_at(I, index, j);
+        __builtin_prefetch(w + at * M / 8, 1, 3);
+    }
+}
+
+static void touch_row(const lp_sgd *g, int64_t row)
+{
+    const lp_sparse *const s = g->sparse;
+    const int64_t begin = s->indptr[row], k = s->indptr[row + 1] - begin;
+    const uint8_t *const index = s->index + begin * (s->index_bits / 8);
+    if (s->index_bits == 8)
+        lp_touch(8, g, index, k);
+    else if (s->index_bits == 16)
+        lp_touch(16, g, index, k);
+    else
+        lp_touch(32, g, index, k);
+}
+
 /* One worker's share of an epoch. An update is applied at once: nothing is ever pending. */
 void lp_sparse_sgd(lp_sgd *g, int64_t first, int64_t last)
 {
@@ -261,6 +298,8 @@ void lp_sparse_sgd(lp_sgd *g, int64_t first, int64_t last)
         const int64_t whole = lp_whole_groups(s, x, k);
         draw_ahead(g);
         s->gather(index, s->differences, k, g->w, s->scratch);
+        if (s->next_row && i + 1 < last)
+            touch_row(g, g->order ? g->order[i + 1] : i + 1);
         lp_sum z = s->dot(x, s->scratch, whole);
 
         const double y = g->y[row], weight = g->weight ? (double)g->weight[row] : 1.0;
