@@ -129,7 +129,7 @@ def test_python_m_lowprec():
     assert "nonsense" in done.stderr
 
 
-@pytest.mark.parametrize("command", [(), ("info",), ("speedups",), ("train",)])
+@pytest.mark.parametrize("command", [(), ("info",), ("model",), ("speedups",), ("train",)])
 def test_help(capsys, command):
     status, out, err = run(capsys, *command, "--help")
     assert (status, err) == (0, "")
@@ -163,6 +163,15 @@ def test_ctrl_c_is_not_a_traceback(capsys, monkeypatch):
 # ---- errors --------------------------------------------------------------------------------------------------------
 
 
+#: What `lowprec model` leaves of a machine that reads its cache as fast as its memory, 64 bytes in a nanosecond.
+CALIBRATION = {
+    "version": 1,
+    "paper": {"base": {"D8M8": 2.0}, "cap": 0.95, "slope": 0.15},
+    "roofs": {"read": [[4096, 1.0]], "stream_gbps": 64.0, "stream_all_gbps": 64.0, "threads": 1},
+    "costs": {"D8M8": {"number_ns": 0.0, "example_ns": 60.0}},
+}
+
+
 @pytest.mark.parametrize(
     ("args", "fragment"),
     [
@@ -194,6 +203,27 @@ def test_ctrl_c_is_not_a_traceback(capsys, monkeypatch):
         (["speedups", "--seed", "-1"], "seed"),
         (["speedups", "--out", "{file}"], "must be a folder"),
         (["speedups", "--nonsense"], "--nonsense"),
+        (["model", "--sizes", "2^8,x"], "sizes"),
+        (["model", "--sizes", "2^8"], "sizes: must be two or more"),
+        (["model", "--signatures", "D8M8,D8Q8"], "D8Q8"),
+        (["model", "--signatures", "D8M8,D5M8"], "D5"),
+        (["model", "--signatures", "D8"], "signatures"),
+        (["model", "--seconds", "0"], "seconds"),
+        (["model", "--data-mib", "1"], "data-mib"),
+        (["model", "--seed", "-1"], "seed"),
+        (["model", "--out", "{file}"], "must be a folder"),
+        (["model", "--resume"], "model.json"),
+        (["model", "--load", "{data}"], "--predict"),
+        (["model", "--n", "2^8"], "--predict"),
+        (["model", "--predict", "D8M8"], "model.json"),
+        (["model", "--predict", "D8M8", "--load", "missing.json"], "missing.json"),
+        (["model", "--predict", "D8M8", "--load", "{data}"], "not JSON"),
+        (["model", "--predict", "D8M8", "--load", "{foreign}"], "holds no calibration"),
+        (["model", "--predict", "D8M16", "--load", "{calibration}"], "signature: calibrated are D8M8; got D8M16"),
+        (["model", "--predict", "8", "--load", "{calibration}"], "signature '8'"),
+        (["model", "--predict", "D8M8", "--load", "{calibration}", "--n", "0"], "n: must"),
+        (["model", "--predict", "D8M8", "--load", "{calibration}", "--n", "many"], "n: must be numbers"),
+        (["model", "--predict", "D8M8", "--load", "{calibration}", "--threads", "0"], "threads: must be at least 1"),
         (["info", "now"], "now"),
     ],
 )
@@ -205,7 +235,10 @@ def test_bad_input_is_one_line_and_status_2(capsys, monkeypatch, tmp_path, probl
     (tmp_path / "truncated.npy").write_bytes((tmp_path / "whole.npy").read_bytes()[:-100])
     (tmp_path / "ragged.csv").write_text("1,2,0\n3,1\n5,6,1\n")
     (tmp_path / "file").write_text("")
+    (tmp_path / "foreign.json").write_text('{"command": "speedups", "rows": []}')
+    (tmp_path / "calibration.json").write_text(json.dumps({"machine": {}, "calibration": CALIBRATION}))
     names = {"data": "data.csv", "file": "file", "truncated": "truncated.npy", "ragged": "ragged.csv"}
+    names |= {"foreign": "foreign.json", "calibration": "calibration.json"}
     before = sorted(os.listdir(tmp_path))
     status, out, err = run(capsys, *(arg.format(**names) for arg in args))
     assert status == 2, out + err
@@ -401,3 +434,85 @@ def test_the_catalogue_goes_on_after_ctrl_c(capsys, monkeypatch, tiny_catalogue)
     assert status == 0
     assert "Going on after 4 pieces" in err
     assert "speedups-full.journal" not in os.listdir(tiny_catalogue)
+
+
+# ---- model ---------------------------------------------------------------------------------------------------------
+
+
+def test_model_predicts_from_a_file(capsys, tmp_path):
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps({"machine": {"cpu": "A CPU", "lowprec": "0.1"}, "calibration": CALIBRATION}))
+    status, out, err = run(capsys, "model", "--load", str(path), "--predict", "D8M8", "--n", "256,2^18", "--threads", "4")
+    assert (status, err) == (0, "")
+    assert os.listdir(tmp_path) == ["model.json"], "nothing is written"
+    cells = [line.split() for line in out.splitlines() if line.strip().startswith("2^")]
+    # Eq. 2: 2 GNPS at n = 256, where nothing is parallel; 2 / (0.05 + 0.95/4) from the knee on. Roofline: 4 n / (60 + 4 n/64).
+    assert [(row[0], float(row[1]), float(row[2])) for row in cells] == [("2^8", 2.0, 13.5), ("2^18", 6.96, 63.8)]
+    assert "Calibrated on A CPU" in out
+    assert "extrapolation" in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_model_measures_and_leaves_its_files(capsys, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lowprec.report.model.APART", 1e9)  # whatever else runs here: every run counts
+    args = ["model", "--quick", "--seconds", "0.1", "--data-mib", "16", "--sizes", "2^8,2^9,2^10"]
+    status, out, err = run(capsys, *args, "--signatures", "D8M8,D16M16")
+    assert status == 0, err
+    assert os.listdir(tmp_path) == ["lowprec-results"]
+    folder = tmp_path / "lowprec-results"
+    plots = ["model-paper.png", "model-scatter.png", "model-sizes.png"]
+    assert sorted(os.listdir(folder)) == [*plots, "model.csv", "model.json", "model.md"]
+    for title in ("This machine", "Roofs", "Predicted against measured", "Constants", "The paper's Fig 3"):
+        assert title in out
+    assert "96.8 %" in out
+    assert "87.3 %" in out
+    assert max(map(len, out.splitlines())) <= 100
+    assert "…" not in out
+    results = json.loads((folder / "model.json").read_text())
+    assert results["command"] == "model"
+    points = [row for row in results["rows"] if row["table"] == "point"]
+    assert {(row["signature"], row["n"]) for row in points} == {(s, n) for s in ("D8M8", "D16M16") for n in (256, 512, 1024)}
+
+    status, out, err = run(capsys, *args, "--signatures", "D4M4", "--resume")
+    assert status == 0, err
+    again = [row for row in json.loads((folder / "model.json").read_text())["rows"] if row["table"] == "point"]
+    assert {row["signature"] for row in again} == {"D4M4", "D8M8", "D16M16"}
+    kept = {(row["signature"], row["n"], row["threads"]): row["gnps"] for row in points}
+    assert all(kept.get((r["signature"], r["n"], r["threads"]), r["gnps"]) == r["gnps"] for r in again)
+
+    status, out, err = run(capsys, "model", "--predict", "D4M4", "--n", "2^12")
+    assert (status, err) == (0, "")
+    assert "D4M4, 1 thread: predicted GNPS" in out
+
+
+def test_an_interrupted_model_says_how_to_go_on(capsys, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    from lowprec.report import model
+
+    real, left = model._take, [1]
+
+    def interrupted(*args):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr("lowprec.report.model.APART", 1e9)
+    monkeypatch.setattr(model, "_take", interrupted)
+    args = ["model", "--seconds", "0.1", "--data-mib", "16", "--sizes", "2^8,2^9", "--signatures", "D8M8,D16M16"]
+    args += ["--out", str(tmp_path)]
+    status, out, err = run(capsys, *args)
+    assert (status, out) == (130, "")
+    assert "--resume goes on from there" in err
+    assert os.listdir(tmp_path) == ["model.json"]
+    assert {row["signature"] for row in json.loads((tmp_path / "model.json").read_text())["rows"] if row["n"]} == {"D8M8"}
+    status, _, err = run(capsys, "model", "--predict", "D8M8", "--out", str(tmp_path))
+    assert status == 2
+    assert "holds no calibration" in err
+
+    monkeypatch.setattr(model, "_take", real)
+    status, out, err = run(capsys, *args, "--resume")
+    assert status == 0, err
+    assert "D16M16" in out
