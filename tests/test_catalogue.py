@@ -126,7 +126,7 @@ def test_the_identity_is_that_of_options_build_and_machine(monkeypatch):
 # ---- the plan ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("threads", [(1,), (1, 2), (1, 2, 4, 6)])
+@pytest.mark.parametrize("threads", [(1,), (1, 2), (1, 2, 4, 6), (3,)])
 def test_the_plan_is_complete(threads):
     pieces = plan.pieces(replace(plan.FULL, threads=threads))
     keys = [piece.key for piece in pieces]
@@ -140,7 +140,7 @@ def test_the_plan_is_complete(threads):
         for sparse in (False, True) if figure in ("fig3", "fig6ab") else (False,):
             sizes = [piece.n for piece in pieces if (piece.figure, piece.sparse) == (figure, sparse)]
             assert sizes == [n for n in plan.FULL.sizes if n >= 2**10 or not sparse], figure
-    assert {t for p in pieces if p.figure == "fig3" for t in (s.threads for s in p.setups)} == set(threads)
+    assert {t for p in pieces if p.figure == "fig3" for t in (s.threads for s in p.setups)} == {1, *threads}
     for sparse in (False, True):
         (table2,) = [piece for piece in pieces if piece.figure == "table2" and piece.sparse == sparse]
         assert len(table2.setups) == 9
@@ -185,6 +185,15 @@ def test_the_threads_of_this_machine():
 )
 def test_the_papers_figure_beside_ours(figure, n, sparse, setup, gnps, threads):
     assert plan.published(plan.Piece(figure, n, sparse), setup) == (gnps, threads)
+
+
+def test_a_piece_with_other_cases_is_another_piece(monkeypatch):
+    key = {}
+    for can in (False, True):
+        monkeypatch.setattr(plan, "hardware_prefetch_switchable", lambda can=can: can)
+        key[can] = [piece.key for piece in plan.pieces(TINY)]
+    assert len(key[True]) == len(key[False])
+    assert all((a == b) == ("fig6ab" not in a) for a, b in zip(key[True], key[False], strict=True))
 
 
 @pytest.mark.parametrize("switchable", [False, True])

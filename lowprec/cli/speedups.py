@@ -54,7 +54,7 @@ def _size(part: str, text: str) -> int:
 @click.option(
     "--quick",
     is_flag=True,
-    help="About 20 seconds, on a data set that is smaller than it should be; with --full about 2 minutes.",
+    help="About 20 seconds, on a data set that is smaller than it should be; with --full about a minute.",
 )
 @click.option(
     "--full", is_flag=True, help="Every figure of the paper that is a speed; stopped, it goes on where it was."

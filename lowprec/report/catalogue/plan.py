@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Iterable, Iterator
+import zlib
 from dataclasses import dataclass, field, replace
 
 from lowprec.report import machine, paper
+from lowprec.report.workload import PREFETCH
 
 __all__ = ["FLOAT", "FULL", "LADDER_SIZE", "QUICK", "SMALL", "Options", "Piece", "Setup", "float_of", "pieces", "published"]
 
@@ -119,90 +120,93 @@ class Piece:
 
     @property
     def key(self) -> str:
-        """Its name in the journal."""
-        return f"{self.figure} {'sparse' if self.sparse else 'dense'} n={self.n}"
+        """Its name in the journal, which tells other cases apart: a machine may learn to switch its prefetcher off."""
+        cases = zlib.crc32(repr(list(self.setups.items())).encode())
+        return f"{self.figure} {'sparse' if self.sparse else 'dense'} n={self.n} {cases:08x}"
 
 
-def _piece(figure: str, n: int, sparse: bool, pairs: Iterable[tuple[Setup, Setup]]) -> Piece:
-    setups = dict(pairs)
-    for setup in list(setups):
-        setups.setdefault(float_of(setup), float_of(setup))
-    return Piece(figure, n, sparse, setups)
+def _piece(figure: str, n: int, sparse: bool, setups: dict[Setup, Setup]) -> Piece:
+    """A piece, completed by what the ratios are over."""
+    whole = dict(setups)
+    for setup, over in setups.items():
+        for other in (over, float_of(setup)):
+            whole.setdefault(other, other)
+    return Piece(figure, n, sparse, whole)
+
+
+def _ends(o: Options) -> tuple[int, ...]:
+    """One thread, and all of them."""
+    return tuple(dict.fromkeys((1, o.threads[-1])))
 
 
 # ---- the figures ---------------------------------------------------------------------------------------------------
 
 
-def _table2(o: Options, sparse: bool) -> Iterator[Piece]:
+def _table2(sparse: bool) -> Piece:
     """Base throughput of one thread; over float32."""
     order = sorted(paper.base_throughput(), key=lambda s: -paper.base_throughput()[s])
-    yield _piece("table2", LADDER_SIZE, sparse, [(Setup(s), Setup(FLOAT)) for s in order])
+    return _piece("table2", LADDER_SIZE, sparse, {Setup(s): Setup(FLOAT) for s in order})
 
 
 def _fig3(o: Options, n: int, sparse: bool) -> Piece:
     """Throughput over model size and threads; over one thread."""
     signatures = ("D8M8", "D8M16", "D16M16", FLOAT)
-    return _piece("fig3", n, sparse, [(Setup(s, threads=t), Setup(s)) for t in o.threads for s in signatures])
+    return _piece("fig3", n, sparse, {Setup(s, threads=t): Setup(s) for t in o.threads for s in signatures})
 
 
 def _fig4(o: Options, n: int, sparse: bool) -> Piece:
     """Hand-written against the compiler; over the compiler."""
-    pairs = []
-    for t in dict.fromkeys((1, o.threads[-1])):
+    setups = {}
+    for t in _ends(o):
         for s in ("D8M8", "D16M8", "D8M16", "D16M16"):
             compiler = Setup(s, engine="compiler", threads=t)
-            pairs += [(Setup(s, threads=t), compiler), (compiler, compiler)]
-    return _piece("fig4", n, sparse, pairs)
+            setups |= {Setup(s, threads=t): compiler, compiler: compiler}
+    return _piece("fig4", n, sparse, setups)
 
 
 def _fig5b(o: Options, n: int) -> Piece:
     """The rounding ladder; over the shared words."""
-    randoms = ("nearest", "shared", "xorshift", "mt19937")
-    many = dict.fromkeys((1, o.threads[-1]))
-    return _piece(
-        "fig5b", n, False, [(Setup("D16M16", random=r, threads=t), Setup("D16M16", threads=t)) for t in many for r in randoms]
-    )
+    setups = {}
+    for t in _ends(o):
+        for r in ("nearest", "shared", "xorshift", "mt19937"):
+            setups[Setup("D16M16", random=r, threads=t)] = Setup("D16M16", threads=t)
+    return _piece("fig5b", n, False, setups)
 
 
 def _fig5c(o: Options, n: int) -> Piece:
     """4 bits against 8, by our kernels and by the paper's proxies; over our D8M8."""
-    pairs = []
-    for t in dict.fromkeys((1, o.threads[-1])):
+    setups = {}
+    for t in _ends(o):
         ours = Setup("D8M8", threads=t)
-        pairs += [(ours, ours), (Setup("D4M4", threads=t), ours)]
+        setups |= {ours: ours, Setup("D4M4", threads=t): ours}
         if _has_proxies():
-            pairs += [(Setup(s, engine="proxy", threads=t), ours) for s in ("D8M8", "D4M4")]
-    return _piece("fig5c", n, False, pairs)
+            setups |= {Setup(s, engine="proxy", threads=t): ours for s in ("D8M8", "D4M4")}
+    return _piece("fig5c", n, False, setups)
 
 
 def _fig6ab(o: Options, n: int, sparse: bool) -> Piece:
     """Prefetching off; over on."""
-    ways = ("on", "software off", *(["all off"] if hardware_prefetch_switchable() else []))
-    many = dict.fromkeys((1, o.threads[-1]))
-    return _piece(
-        "fig6ab", n, sparse,
-        [(Setup(s, threads=t, prefetch=p), Setup(s, threads=t)) for t in many for s in ("D8M8", "D16M16", FLOAT) for p in ways],
-    )  # fmt: skip
+    setups = {}
+    for t in _ends(o):
+        for s in ("D8M8", "D16M16", FLOAT):
+            for way in PREFETCH if hardware_prefetch_switchable() else PREFETCH[:2]:
+                setups[Setup(s, threads=t, prefetch=way)] = Setup(s, threads=t)
+    return _piece("fig6ab", n, sparse, setups)
 
 
 def _fig6d(o: Options, n: int) -> Piece:
     """Mini-batches of 16; over single examples."""
-    many = dict.fromkeys((1, o.threads[-1]))
-    return _piece(
-        "fig6d", n, False,
-        [
-            (Setup(s, threads=t, batch_size=b), Setup(s, threads=t))
-            for t in many for s in ("D8M8", "D16M16", FLOAT) for b in (1, 16)
-        ],
-    )  # fmt: skip
+    setups = {}
+    for t in _ends(o):
+        for s in ("D8M8", "D16M16", FLOAT):
+            setups |= {Setup(s, threads=t, batch_size=b): Setup(s, threads=t) for b in (1, 16)}
+    return _piece("fig6d", n, False, setups)
 
 
-def _threads(o: Options) -> Iterator[Piece]:
+def _threads(o: Options) -> Piece:
     """All threads on a small model: plainly shared, and with replicas that are merged now and then; over one thread."""
-    t = o.threads[-1]
-    if t > 1:
-        ways = [Setup("D8M8"), *(Setup("D8M8", threads=t, sync_every=k) for k in (None, 64, 256))]
-        yield _piece("threads", SMALL, False, [(way, ways[0]) for way in ways])
+    ways = [Setup("D8M8"), *(Setup("D8M8", threads=o.threads[-1], sync_every=k) for k in (None, 64, 256))]
+    return _piece("threads", SMALL, False, dict.fromkeys(ways, ways[0]))
 
 
 def pieces(o: Options) -> list[Piece]:
@@ -214,7 +218,8 @@ def pieces(o: Options) -> list[Piece]:
         Resolved.
     """
     plain = machine.baseline() is not None
-    made = [Piece("roof", 0), *_table2(o, False), *_threads(o)]
+    made = [Piece("roof", 0), _table2(False)]
+    made += [_threads(o)] if o.threads[-1] > 1 else []
     for n in o.sizes:
         made += [_fig3(o, n, False), _fig5c(o, n), _fig6ab(o, n, False), _fig6d(o, n)]
         made += [_fig4(o, n, False)] if plain else []
@@ -225,7 +230,7 @@ def pieces(o: Options) -> list[Piece]:
         for n in sorted({*sizes, *peer, LADDER_SIZE}):
             if n in sizes:
                 made += [_fig3(o, n, True), _fig6ab(o, n, True), *([_fig4(o, n, True)] if plain else [])]
-            made += list(_table2(o, True)) if n == LADDER_SIZE else []
+            made += [_table2(True)] if n == LADDER_SIZE else []
             made += [Piece("peer_sparse", n, True)] if n in peer else []
     return made
 
