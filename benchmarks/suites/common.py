@@ -128,7 +128,7 @@ class Call:
 def operands(op, D, M, rounding, n):
     """x, x_next, w, words (None where the op has none); kept, for asv calls ``setup`` before every sample."""
     rng = np.random.default_rng([2017, n])
-    # Each at a place in its page of its own: were it left to chance, a process would be up to 1.5 times as fast as the next.
+    # Each at a fixed place in its page, and each at another: where arrays come to lie should not differ from run to run.
     x, w = placed(codes(D, n, rng), 0), placed(codes(M, n, rng, model=True), 1344)
     x_next = placed(codes(D, n, rng), 2688) if op == "axpy_dot" else None
     word = np.uint32 if D == "32f" else np.uint16
