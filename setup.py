@@ -79,6 +79,7 @@ MODULES = [
         per_isa=["proxy"],
         baseline=["baseline.c"],
     ),
+    Module("lowprec.report._roofs", "_roofs.pyx", baseline=["roofs.c"], openmp=True),
 ]
 
 
