@@ -19,13 +19,13 @@ typedef struct lp_team {
     double *intercept;  /* its intercept, or NULL */
     int64_t n;
     int32_t M;
-    void **replicas; /* replicas alone: each worker's model ... */
-    void **bases;    /* ... and what it was at its last merge (LP_MERGE_TOGETHER: w itself) */
+    void **replicas;    /* replicas alone: each worker's model ... */
+    void **bases;       /* ... and what it was at its last merge (LP_MERGE_TOGETHER: w itself) */
     double *intercepts; /* a cache line each */
     double *intercept_bases;
     const int32_t *cpus; /* pinned: worker t's CPU, or NULL */
-    int32_t started;     /* have the replicas been filled? By their own workers: memory belongs to the node that touches it first */
-    int32_t threads;     /* threads that ran the last call */
+    int32_t started; /* have the replicas been filled? By their own workers: memory belongs to the node that touches it first */
+    int32_t threads; /* threads that ran the last call */
 } lp_team;
 
 /* Worker t's positions of the epoch: [*first, *last). */
