@@ -314,7 +314,17 @@ def test_bad_points(change, fragment):
         Point(**given)
 
 
+@pytest.mark.parametrize("density", [0, -1, 5, math.nan])
+def test_a_density_is_a_share(calibration, density):
+    for signature in ("D8i8M8", "D8M8"):
+        with pytest.raises(ValueError, match="density: must"):
+            calibration.roofline.predict(signature, 256, 1, density)
+
+
 def test_bad_constants():
+    for p in (-0.1, 1.1):
+        with pytest.raises(ValueError, match=r"p: must lie in \[0, 1\]"):
+            speedup(p, 2)
     with pytest.raises(ValueError, match="cap: must lie in"):
         PaperModel({}, cap=1.5)
     with pytest.raises(ValueError, match="base: D8M8: must be finite and positive"):

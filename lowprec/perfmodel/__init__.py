@@ -8,7 +8,7 @@ the model made of it; ``calibration`` holds both models of one machine and goes 
 from lowprec.perfmodel.calibration import Calibration, load
 from lowprec.perfmodel.paper import CAP, PRINTED_CAP, SLOPE, PaperModel, fit_paper, parallel_fraction, speedup
 from lowprec.perfmodel.points import Point, Score, alternate, score
-from lowprec.perfmodel.roofline import Costs, RooflineModel, Shape, fit_roofline
+from lowprec.perfmodel.roofline import Costs, RooflineModel, Shape, Terms, fit_roofline
 from lowprec.perfmodel.roofs import Roofs
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Roofs",
     "Score",
     "Shape",
+    "Terms",
     "alternate",
     "fit_paper",
     "fit_roofline",

@@ -46,6 +46,16 @@ class Calibration:
     def from_dict(cls, data: Mapping[str, Any], machine: Mapping[str, Any] | None = None) -> Calibration:
         """From what `to_dict` gave.
 
+        Parameters
+        ----------
+        data : mapping
+        machine : mapping, optional
+            Which machine; `to_dict` leaves it out, for it stands beside the calibration in a file of results.
+
+        Returns
+        -------
+        Calibration
+
         Raises
         ------
         ValueError, TypeError, KeyError
@@ -60,6 +70,15 @@ class Calibration:
 
 def load(path: str | Path) -> Calibration:
     """The calibration in a file that `lowprec model` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        Its model.json.
+
+    Returns
+    -------
+    Calibration
 
     Raises
     ------

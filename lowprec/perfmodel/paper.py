@@ -33,6 +33,7 @@ def parallel_fraction(n: int, cap: float = CAP, slope: float = SLOPE) -> float:
     n : int
         Model size.
     cap, slope : float
+        Constants of Eq. 3.
 
     Returns
     -------
@@ -43,7 +44,21 @@ def parallel_fraction(n: int, cap: float = CAP, slope: float = SLOPE) -> float:
 
 
 def speedup(p: float, threads: int) -> float:
-    """Eq. 2: T_t / T_1 for the parallel share `p`."""
+    """Eq. 2: T_t / T_1.
+
+    Parameters
+    ----------
+    p : float
+        The parallel share of the work, see `parallel_fraction`.
+    threads : int
+
+    Returns
+    -------
+    float
+        From 1 to `threads`.
+    """
+    if not 0 <= check_finite_scalar("p", p) <= 1:
+        raise wrong_value("p", "must lie in [0, 1]", p)
     return 1 / ((1 - p) + p / check_int("threads", threads, minimum=1))
 
 
@@ -73,6 +88,17 @@ class PaperModel:
     def predict(self, signature: str | Signature, n: int, threads: int = 1) -> float:
         """GNPS of all threads.
 
+        Parameters
+        ----------
+        signature : str or Signature
+        n : int
+            Model size.
+        threads : int
+
+        Returns
+        -------
+        float
+
         Raises
         ------
         ValueError
@@ -94,6 +120,15 @@ def fit_paper(points: Sequence[Point]) -> PaperModel:
     ----------
     points : sequence of Point
         Of every signature at least one with one thread.
+
+    Returns
+    -------
+    PaperModel
+
+    Raises
+    ------
+    ValueError
+        If a signature has no point with one thread.
     """
     base = {}
     for name in dict.fromkeys(p.signature for p in points):

@@ -9,12 +9,19 @@ from dataclasses import dataclass
 from lowprec.checks import check_finite_scalar, check_int, wrong_value
 from lowprec.signature import Signature
 
-__all__ = ["Point", "Score", "alternate", "check_question", "score"]
+__all__ = ["Point", "Score", "alternate", "check_density", "check_question", "score"]
 
 
 def check_question(signature: str | Signature, n: int, threads: int) -> tuple[str, int, int]:
     """What a model is asked: the signature as it is written, a model size and a number of threads, both at least 1."""
     return str(Signature(signature)), check_int("n", n, minimum=1), check_int("threads", threads, minimum=1)
+
+
+def check_density(density: float) -> float:
+    """The share of the dataset numbers that are stored: above 0, at most 1."""
+    if not 0 < check_finite_scalar("density", density) <= 1:
+        raise wrong_value("density", "must lie in (0, 1]", density)
+    return float(density)
 
 
 @dataclass(frozen=True)
@@ -43,8 +50,7 @@ class Point:
     def __post_init__(self) -> None:
         check_question(self.signature, self.n, self.threads)
         check_finite_scalar("gnps", self.gnps, positive=True)
-        if not 0 < check_finite_scalar("density", self.density) <= 1:
-            raise wrong_value("density", "must lie in (0, 1]", self.density)
+        check_density(self.density)
 
 
 def alternate(points: Sequence[Point]) -> tuple[list[Point], list[Point]]:
@@ -90,6 +96,15 @@ def score(points: Sequence[Point], predict: Callable[[Point], float]) -> Score:
         At least one.
     predict : callable
         The GNPS that the model has for a point.
+
+    Returns
+    -------
+    Score
+
+    Raises
+    ------
+    ValueError
+        If there are no points.
     """
     if not points:
         raise ValueError("points: must not be empty")

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from lowprec.checks import check_finite_scalar, wrong_value
-from lowprec.perfmodel.points import Point, check_question
+from lowprec.perfmodel.points import Point, check_density, check_question
 from lowprec.perfmodel.roofs import LINE, Roofs
 from lowprec.signature import Signature
 
@@ -63,8 +63,9 @@ class Shape:
         n : int
             Model size.
         density : float
-            Share of the numbers that a sparse example stores, evenly spread; not looked at for a dense signature.
+            Share of the numbers that a sparse example stores, evenly spread, in (0, 1]; a dense example stores all.
         """
+        density = check_density(density)
         s = Signature(signature)
         D, M = (term.bits if term else 32 for term in (s.dataset, s.model))
         model_bytes = n * M / 8
@@ -183,12 +184,16 @@ class RooflineModel:
             Model size.
         threads : int
         density : float
-            Of sparse data.
+            Of sparse data: the share of the numbers that are stored, in (0, 1].
+
+        Returns
+        -------
+        float
 
         Raises
         ------
         ValueError
-            For a signature without constants, n < 1 or threads < 1.
+            For a signature without constants, n < 1, threads < 1, or a density out of its range.
         """
         terms = self.terms(signature, n, threads, density)
         return threads * Shape.of(signature, n, density).numbers / terms.total
@@ -299,6 +304,15 @@ def fit_roofline(points: Sequence[Point], roofs: Roofs) -> RooflineModel:
     points : sequence of Point
         Of every signature at least one with one thread.
     roofs : Roofs
+
+    Returns
+    -------
+    RooflineModel
+
+    Raises
+    ------
+    ValueError
+        If a signature has no point with one thread.
     """
     names = dict.fromkeys(p.signature for p in points)
     costs = {name: _fit_one([p for p in points if p.signature == name], roofs) for name in names}
