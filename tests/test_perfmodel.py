@@ -217,6 +217,13 @@ def test_halves_alternate_by_size_whatever_the_order():
     assert alternate(points[:1]) == (points[:1], [])
 
 
+def test_signatures_measured_at_different_sizes_have_halves_of_their_own():
+    points = [Point(s, n, 1, 1.0) for s, sizes in (("D8M8", (256, 512, 1024)), ("D16M16", (512, 2048))) for n in sizes]
+    fitted, held_out = alternate(points)
+    assert [(p.signature, p.n) for p in fitted] == [("D8M8", 256), ("D8M8", 1024), ("D16M16", 512)]
+    assert [(p.signature, p.n) for p in held_out] == [("D8M8", 512), ("D16M16", 2048)]
+
+
 def test_a_score_counts():
     points = [Point("D8M8", 256, 1, 10.0)] * 4
     guesses = iter([10.0, 12.5, 5.0, 16.0])  # the edges count as within

@@ -54,15 +54,24 @@ class Point:
 
 
 def alternate(points: Sequence[Point]) -> tuple[list[Point], list[Point]]:
-    """Two halves of the points by model size: every other n, the smallest one first, and the rest.
+    """Two halves of the points by model size: of each signature every other n, the smallest one first, and the rest.
+
+    Signatures may have been measured at different sizes, in pieces: counted for each by itself, none is without a fitted point.
+
+    Parameters
+    ----------
+    points : sequence of Point
 
     Returns
     -------
     tuple of list of Point
-        The half to fit on, and the half to score on. Of one n alone the second is empty.
+        The half to fit on, and the half to score on. Of a signature with one n alone nothing is in the second.
     """
-    rank = {n: k for k, n in enumerate(sorted({p.n for p in points}))}
-    return [p for p in points if rank[p.n] % 2 == 0], [p for p in points if rank[p.n] % 2 == 1]
+    sizes: dict[str, set[int]] = {}
+    for p in points:
+        sizes.setdefault(p.signature, set()).add(p.n)
+    fitted = {name: set(sorted(found)[::2]) for name, found in sizes.items()}
+    return [p for p in points if p.n in fitted[p.signature]], [p for p in points if p.n not in fitted[p.signature]]
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class Options:
     n_bytes : int
         Size of the data set; sparse data have an eighth as many nonzeros.
     sizes : tuple of int
-        Model sizes. Every other one, from the smallest on, is fitted to, and the others are predicted.
+        Model sizes. Every other one of a signature, from the smallest on, is fitted to, and the others are predicted.
     signatures : tuple of str
     seconds : float
         Time for measuring all signatures and sizes of the default; making the data comes on top.
@@ -392,7 +392,7 @@ def _judge(rows: list[dict[str, Any]], roofs: Roofs, about: dict[str, Any]) -> t
     points = [_point(row) for row in rows]
     fitted, held_out = perfmodel.alternate(points)
     eq2, roofline = perfmodel.fit_paper(fitted), perfmodel.fit_roofline(fitted, roofs)
-    sizes = {p.n for p in fitted}
+    known = set(fitted)
 
     def eq2_gnps(p: Point) -> float:
         return eq2.predict(p.signature, p.n, p.threads)
@@ -403,7 +403,7 @@ def _judge(rows: list[dict[str, Any]], roofs: Roofs, about: dict[str, Any]) -> t
     made = []
     for row, p in zip(rows, points, strict=True):
         bound = roofline.terms(p.signature, p.n, p.threads, p.density).bound
-        half = "fitted" if p.n in sizes else "held out"
+        half = "fitted" if p in known else "held out"
         made.append(row | {"half": half, "eq2_gnps": eq2_gnps(p), "roofline_gnps": roofline_gnps(p), "bound": bound})
     for half, chosen in (("fitted", fitted), ("held out", held_out)):
         for threads in (*dict.fromkeys(p.threads for p in points), None):
