@@ -1,4 +1,4 @@
-"""The files that a measuring command leaves: NAME.json, NAME.csv, NAME.md and plots, and nothing else."""
+"""The files that a measuring command leaves: NAME.json, NAME.csv, NAME.md and plots, and nothing else; and what heads them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,30 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lowprec.report.machine import machine_block
 from lowprec.report.tables import Table, to_markdown
 
-__all__ = ["SCHEMA", "plain", "prepare_out", "write_results"]
+__all__ = ["SCHEMA", "header", "plain", "prepare_out", "to_json", "write_results"]
 
 #: Number of the layout described in docs/results-schema.md.
 SCHEMA = 1
+
+
+def header(command: str, options: Mapping[str, Any], seconds: float = 0.0) -> dict[str, Any]:
+    """What stands before the rows of every command's results: which command, when, how, and on which machine."""
+    return {
+        "schema": SCHEMA,
+        "command": command,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "seconds": seconds,
+        "options": {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()},
+        "machine": machine_block(),
+    }
 
 
 def prepare_out(out: str | Path) -> Path:

@@ -15,7 +15,7 @@ from lowprec import perfmodel
 from lowprec.checks import bad_file, wrong_value
 from lowprec.perfmodel import Calibration, Point, Roofs, score
 from lowprec.report import machine, paper
-from lowprec.report.files import SCHEMA
+from lowprec.report.files import SCHEMA, header
 from lowprec.report.roofs import APART, Line, between_cores, measure_roofs
 from lowprec.report.sparse_data import DENSITY
 from lowprec.report.tables import power
@@ -277,12 +277,7 @@ def measure(
     many = runtime.effective_n_threads()
     counts = tuple(dict.fromkeys((1, many)))
     results: dict[str, Any] = {
-        "schema": SCHEMA,
-        "command": "model",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "seconds": 0.0,
-        "options": {k: list(v) if isinstance(v, tuple) else v for k, v in vars(options).items()},
-        "machine": machine.machine_block(),
+        **header("model", vars(options)),
         "calibration": None,
         "points_missing": None,
         "rows": [],

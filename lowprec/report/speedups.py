@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lowprec.report import machine, paper, peer
-from lowprec.report.files import SCHEMA
+from lowprec.report.files import header
 from lowprec.report.rows import make_row, ratio_fields, roof_rows, select
 from lowprec.report.tables import NONE, Table, bar, between, machine_table, number, power, share, times
 from lowprec.report.timing import Case, Turns, geometric_mean, take_turns
@@ -258,19 +258,10 @@ def measure(
     for table in ("base", "sizes", "compiler", "ladder", "peer", "threads"):
         getattr(m, table)()
     progress("Done", "", 1.0)
-    return {
-        "schema": SCHEMA,
-        "command": "speedups",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "seconds": time.perf_counter() - begin,
-        "options": {k: list(v) if isinstance(v, tuple) else v for k, v in vars(options).items()},
-        "machine": machine.machine_block(),
-        "rows": m.rows,
-    }
+    return header("speedups", vars(options), time.perf_counter() - begin) | {"rows": m.rows}
 
 
-# ---- showing
-# -------------------------------------------------------------------------------------------------------
+# ---- showing ---------------------------------------------------------------------------------------------------
 
 
 def tables(results: dict[str, Any]) -> list[Table]:

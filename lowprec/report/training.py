@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from lowprec.checks import check_choice, check_finite_scalar, check_int, check_seed, check_step, wrong_value
-from lowprec.report import machine
-from lowprec.report.files import SCHEMA
+from lowprec.report.files import header
 from lowprec.report.tables import Table, duration, number, times
 from lowprec.report.timing import Case, ratios, spread, take_turns
 
@@ -388,21 +387,8 @@ def compare(
         }
         rows.append({field: row[field] for field in FIELDS})
     progress("Done", "", 1.0)
-    return {
-        "schema": SCHEMA,
-        "command": "train",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "seconds": time.perf_counter() - begin,
-        "options": vars(options)
-        | {
-            "loss": p.loss,
-            "step_size": step,
-            "given_step": options.step_size is not None,
-            "scaling": p.scaling,
-        },
-        "machine": machine.machine_block(),
-        "rows": rows,
-    }
+    chosen = {"loss": p.loss, "step_size": step, "given_step": options.step_size is not None, "scaling": p.scaling}
+    return header("train", vars(options) | chosen, time.perf_counter() - begin) | {"rows": rows}
 
 
 def tables(results: dict[str, Any], source: str) -> list[Table]:

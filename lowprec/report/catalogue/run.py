@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from lowprec.report import machine, peer
+from lowprec.report import peer
 from lowprec.report.catalogue.journal import Journal
 from lowprec.report.catalogue.plan import Options, Piece, Setup, float_of, pieces, published
-from lowprec.report.files import SCHEMA
+from lowprec.report.files import header
 from lowprec.report.rows import make_row, ratio_fields, roof_rows
 from lowprec.report.tables import power
 from lowprec.report.timing import Case, Turns, take_turns
@@ -70,15 +70,7 @@ def measure(
         rows += found
         done += weight / sum(weights)
     progress("Done", "", 1.0)
-    return {
-        "schema": SCHEMA,
-        "command": "speedups --full",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "seconds": time.perf_counter() - begin,
-        "options": {k: list(v) if isinstance(v, tuple) else v for k, v in vars(options).items()},
-        "machine": machine.machine_block(),
-        "rows": rows,
-    }
+    return header("speedups --full", vars(options), time.perf_counter() - begin) | {"rows": rows}
 
 
 def _rows(
