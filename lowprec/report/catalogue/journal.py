@@ -50,6 +50,8 @@ def _content(line: bytes) -> dict[str, Any] | None:
 
 def _differences(ours: Any, theirs: Any, name: str = "") -> list[str]:
     """Where two nested dicts differ, in words."""
+    if name == "build" and ours != theirs:
+        return ["files of the package have changed since"]  # its two checksums tell a reader nothing
     if isinstance(ours, dict) and isinstance(theirs, dict):
         found = []
         for key in dict.fromkeys([*ours, *theirs]):
@@ -82,7 +84,7 @@ class Journal:
     def __init__(self, path: Path, key: dict[str, Any]) -> None:
         self.path, self.notes = path, list[str]()
         self._pieces: dict[str, list[dict[str, Any]]] = {}
-        head = {"journal": _VERSION, "key": json.loads(json.dumps(plain(key)))}
+        head = {"journal": _VERSION, "key": plain(key)}
         whole = self._read(head) if path.exists() else 0
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
@@ -104,12 +106,13 @@ class Journal:
         first = _content(lines[0])
         if first is None or "journal" not in first:
             raise ValueError(f"{self.path}: is no journal, or damaged in its first line; remove it, or choose another folder")
-        found = _differences(head, first)
+        found = _differences({"layout": head["journal"], **head["key"]}, {"layout": first["journal"], **first["key"]})
         if found:
-            many = f", and {len(found) - 1} more differences" if len(found) > 1 else ""
+            more = len(found) - 1
+            many = f", and {more} more difference{'s' if more > 1 else ''}" if more else ""
             raise ValueError(
-                f"{self.path}: belongs to another measurement ({found[0]}{many}); finish that one, remove the file, or choose "
-                f"another folder"
+                f"{self.path}: belongs to another measurement ({found[0]}{many}); finish that one as it was begun, "
+                f"remove the file, or choose another folder"
             )
         for number, line in enumerate(lines[1:], 2):
             content = _content(line)
