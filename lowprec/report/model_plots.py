@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from lowprec.checks import need_extra
-from lowprec.report.tables import power
+from lowprec.report.tables import n_threads, power
 
 __all__ = ["paper", "scatter", "sizes"]
 
@@ -49,7 +49,7 @@ def scatter(rows: list[dict[str, Any]]) -> Any:
         for sparse, marker in ((False, "o"), (True, "^")):
             for t, color in zip(counts, _COLORS, strict=False):
                 mine = [row for row in held_out if row["threads"] == t and (row["index"] is not None) == sparse]
-                label = f"{'sparse' if sparse else 'dense'}, {t} thread{'s' if t > 1 else ''}"
+                label = f"{'sparse' if sparse else 'dense'}, {n_threads(t)}"
                 if mine:
                     ax.plot([r["gnps"] for r in mine], [r[key] for r in mine], marker, color=color, ms=4, alpha=0.75, label=label)
         _logarithmic(ax, values, "x")

@@ -13,7 +13,7 @@ from lowprec.perfmodel import Calibration, RooflineModel
 from lowprec.perfmodel.roofs import LINE
 from lowprec.report.model import roofs_of, select
 from lowprec.report.sparse_data import DENSITY
-from lowprec.report.tables import NONE, Table, machine_table, n_bytes, number, power, times
+from lowprec.report.tables import NONE, Table, machine_table, n_bytes, n_threads, number, power, times
 from lowprec.signature import Signature
 
 __all__ = ["figures", "prediction_table", "tables"]
@@ -97,9 +97,8 @@ def _score_table(results: dict[str, Any]) -> Table:
 def _signature_table(results: dict[str, Any]) -> Table:
     rows = [row for row in select(results["rows"], "point") if row["half"] == "held out"]
     counts = list(dict.fromkeys(row["threads"] for row in rows))
-    table = Table("By signature: typical ratio of predicted and measured, held-out sizes", ["<signature", *(
-        f"{name}, {t} thread{'s' if t > 1 else ''}" for t in counts for name in ("Eq. 2", "roofline")
-    )])  # fmt: skip
+    heads = [f"{name}, {n_threads(t)}" for t in counts for name in ("Eq. 2", "roofline")]
+    table = Table("By signature: typical ratio of predicted and measured, held-out sizes", ["<signature", *heads])
     for name in dict.fromkeys(row["signature"] for row in rows):
         cells = []
         for t in counts:
@@ -161,8 +160,7 @@ def prediction_table(
     sparse = Signature(signature).is_sparse
     density = density if sparse else 1.0
     model: RooflineModel = calibration.roofline
-    many = "1 thread" if threads == 1 else f"{threads} threads"
-    what = f"{name}, {many}" + (f", density {density:g}" if sparse else "")
+    what = f"{name}, {n_threads(threads)}" + (f", density {density:g}" if sparse else "")
     table = Table(
         f"{what}: predicted GNPS, and where the roofline model sees the nanoseconds of an example",
         ["n", "Eq. 2", "roofline", "<bound by", "example", "arithmetic", "memory", "caches", "sharing"],

@@ -89,6 +89,11 @@ def power(n: int) -> str:
     return f"2^{n.bit_length() - 1}" if n > 0 and n & (n - 1) == 0 else f"{n:,}"
 
 
+def n_threads(count: int) -> str:
+    """``1 thread``, ``2 threads``."""
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
 def duration(seconds: float | None) -> str:
     """A time with its unit: ``96 ms``."""
     if seconds is None:

@@ -11,7 +11,7 @@ from lowprec.report.catalogue.journal import Journal
 from lowprec.report.catalogue.plan import Options, Piece, Setup, float_of, pieces, published
 from lowprec.report.files import header
 from lowprec.report.rows import make_row, ratio_fields, roof_rows
-from lowprec.report.tables import power
+from lowprec.report.tables import n_threads, power
 from lowprec.report.timing import Case, Turns, take_turns
 from lowprec.report.workload import Workload
 
@@ -133,7 +133,7 @@ def _name(setup: Setup, over: Setup) -> str:
     if over.engine != setup.engine or over == setup:
         return over.engine if over.engine != "lowprec" else over.signature
     if over.threads != setup.threads:
-        return f"{over.threads} thread{'s' if over.threads > 1 else ''}"
+        return n_threads(over.threads)
     if over.random != setup.random:
         return over.random
     if over.prefetch != setup.prefetch:

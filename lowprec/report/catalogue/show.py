@@ -8,7 +8,7 @@ from typing import Any
 from lowprec.report import paper
 from lowprec.report.catalogue.plan import FLOAT, LADDER_SIZE
 from lowprec.report.rows import select
-from lowprec.report.tables import NONE, Table, between, machine_table, number, power, share, times
+from lowprec.report.tables import NONE, Table, between, machine_table, n_threads, number, power, share, times
 from lowprec.report.timing import geometric_mean
 
 __all__ = ["figures", "tables"]
@@ -54,10 +54,6 @@ def _label(row: Row) -> str:
 def _name(row: Row) -> str:
     """Signature without the index, as the paper's legends have it."""
     return f"D{row['D']}M{row['M']}"
-
-
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def _is_sparse(row: Row) -> bool:
@@ -128,7 +124,7 @@ def _over_sizes(caption: str, rows: Sequence[Row]) -> list[Table]:
         lines.setdefault((_name(row), _label(row)), {})[row["n"]] = row
     for start in range(0, len(sizes), _COLUMNS):
         some = sizes[start : start + _COLUMNS]
-        table = Table(f"{caption}, {_threads(rows[0]['threads'])}", ["<signature", "<n =", *map(power, some)], strong=(1,))
+        table = Table(f"{caption}, {n_threads(rows[0]['threads'])}", ["<signature", "<n =", *map(power, some)], strong=(1,))
         for (name, label), line in lines.items():
             shown = list(_LINES)
             to = next(iter(line.values()))["ratio_to"]
@@ -146,7 +142,7 @@ def _over_sizes(caption: str, rows: Sequence[Row]) -> list[Table]:
                 table.add(left[k] if k < len(left) else "", what, *found)
         threads = {row["paper_threads"] for row in rows} - {None}
         if threads:
-            table.notes.append(f"Paper: {', '.join(map(_threads, sorted(threads)))}.")
+            table.notes.append(f"Paper: {', '.join(map(n_threads, sorted(threads)))}.")
         made.append(table)
     return made
 
@@ -164,7 +160,7 @@ def _fig4c(rows: Sequence[Row]) -> Table | None:
     counts = sorted({row["threads"] for row in hand})
     table = Table(
         "Fig 4c: hand-written over the compiler's -Ofast, geometric mean over model sizes and threads",
-        ["<signature", "<", *map(_threads, counts), "all", "paper"],
+        ["<signature", "<", *map(n_threads, counts), "all", "paper"],
         strong=(len(counts) + 2,),
     )
     for name in dict.fromkeys(map(_name, hand)):
@@ -242,7 +238,7 @@ def _roof_of_threads(results: dict[str, Any]) -> Table | None:
         return None
     sizes = sorted({row["n"] for row in rows})[-_COLUMNS:]
     table = Table(
-        f"Dense, {_threads(many)}: share of what {_threads(many)} can read", ["<signature", *map(power, sizes)]
+        f"Dense, {n_threads(many)}: share of what {n_threads(many)} can read", ["<signature", *map(power, sizes)]
     )
     for name in dict.fromkeys(map(_name, rows)):
         mine = {row["n"]: row for row in rows if _name(row) == name}
@@ -291,7 +287,7 @@ def figures(results: dict[str, Any]) -> dict[str, Any]:
                 panels = {}
                 for t in sorted({row["threads"] for row in rows}):
                     some = [row for row in rows if row["threads"] == t]
-                    panels[_threads(t) + _paper_threads(some)] = _lines(some)
+                    panels[n_threads(t) + _paper_threads(some)] = _lines(some)
                 name = f"speedups-full-{figure}{'-sparse' if sparse else ''}"
                 made[name] = plots.over_sizes(captions[figure], panels)
     return made
