@@ -14,7 +14,7 @@ from typing import Any
 from lowprec.report.machine import machine_block
 from lowprec.report.tables import Table, to_markdown
 
-__all__ = ["SCHEMA", "header", "plain", "prepare_out", "to_json", "write_results"]
+__all__ = ["SCHEMA", "header", "plain", "prepare_out", "to_json", "write_results", "write_whole"]
 
 #: Number of the layout described in docs/results-schema.md.
 SCHEMA = 1
@@ -70,6 +70,13 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
     return out.getvalue()
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all: what it held before may be hours of measuring."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
 def write_results(
     out: Path, name: str, results: dict[str, Any], tables: Sequence[Table], figures: dict[str, Any]
 ) -> list[Path]:
@@ -105,7 +112,7 @@ def write_results(
         ("md", markdown),
     ):
         path = out / f"{name}.{ending}"
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
         written.append(path)
     for stem, figure in figures.items():
         path = out / f"{stem}.png"
