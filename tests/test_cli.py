@@ -16,7 +16,7 @@ pytest.importorskip("click")
 pytest.importorskip("rich")
 
 from lowprec.cli import main
-from lowprec.cli.speedups import parse_sizes
+from lowprec.cli.shared import parse_sizes
 from lowprec.prefetch import HardwarePrefetcherStatus
 
 
@@ -193,13 +193,14 @@ CALIBRATION = {
         (["train", "{truncated}"], "truncated.npy"),
         (["train", "{ragged}"], "ragged.csv"),
         (["speedups", "--sizes", "2^8,x"], "sizes"),
-        (["speedups", "--sizes", "100"], "sizes: n"),
-        (["speedups", "--sizes", "200"], "multiple of 128"),
-        (["speedups", "--full", "--sizes", "2^9..2^8"], "from a power of two to a larger one"),
-        (["speedups", "--full", "--sizes", "2^8..1000"], "from a power of two to a larger one"),
-        (["speedups", "--full", "--sizes", "2^8..2^30"], "sizes: n"),
+        (["speedups", "--sizes", "100"], "sizes: must lie in [128, 16777216]; got 100"),
+        (["speedups", "--sizes", "200"], "multiples of 128"),
+        (["speedups", "--full", "--sizes", "2^9..2^8"], "in A..B, B must be A times 1, 2, 4, 8"),
+        (["speedups", "--full", "--sizes", "2^8..2^10,2^8..1152"], "got 2^8..1152"),
+        (["speedups", "--full", "--sizes", "2^8..2^30"], "sizes: must lie in"),
         (["speedups", "--seconds", "-1"], "seconds"),
         (["speedups", "--data-mib", "1"], "data-mib"),
+        (["speedups", "--full", "--data-mib", "16", "--sizes", "2^23"], "data-mib: with sizes up to 2^23 must be at least 32"),
         (["speedups", "--seed", "-1"], "seed"),
         (["speedups", "--out", "{file}"], "must be a folder"),
         (["speedups", "--nonsense"], "--nonsense"),
@@ -212,17 +213,19 @@ CALIBRATION = {
         (["model", "--data-mib", "1"], "data-mib"),
         (["model", "--seed", "-1"], "seed"),
         (["model", "--out", "{file}"], "must be a folder"),
-        (["model", "--resume"], "model.json"),
+        (["model", "--resume"], "there is no lowprec-results/model.json; begin without --resume"),
         (["model", "--load", "{data}"], "--predict"),
-        (["model", "--n", "2^8"], "--predict"),
-        (["model", "--predict", "D8M8"], "model.json"),
-        (["model", "--predict", "D8M8", "--load", "missing.json"], "missing.json"),
+        (["model", "--n", "2^8", "--threads", "2"], "--n, --threads: goes with --predict"),
+        (["model", "--predict", "D8M8", "--sizes", "2^8"], "--sizes: is for measuring"),
+        (["model", "--predict", "D8M8"], "there is no lowprec-results/model.json; lowprec model writes one"),
+        (["model", "--predict", "D8M8", "--load", "missing.json"], "there is no missing.json"),
         (["model", "--predict", "D8M8", "--load", "{data}"], "not JSON"),
         (["model", "--predict", "D8M8", "--load", "{foreign}"], "holds no calibration"),
         (["model", "--predict", "D8M16", "--load", "{calibration}"], "signature: calibrated are D8M8; got D8M16"),
         (["model", "--predict", "8", "--load", "{calibration}"], "signature '8'"),
         (["model", "--predict", "D8M8", "--load", "{calibration}", "--n", "0"], "n: must"),
         (["model", "--predict", "D8M8", "--load", "{calibration}", "--n", "many"], "n: must be numbers"),
+        (["model", "--predict", "D8M8", "--load", "{calibration}", "--n", "2^-3"], "n: must be numbers"),
         (["model", "--predict", "D8M8", "--load", "{calibration}", "--threads", "0"], "threads: must be at least 1"),
         (["info", "now"], "now"),
     ],

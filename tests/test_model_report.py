@@ -261,7 +261,7 @@ def test_all_is_kept_of_a_finished_run(report, monkeypatch):
         ("machine", "cpu", "Another CPU", "measured with cpu Another CPU"),
         ("machine", "isa", "vax", "measured with isa vax"),
         ("machine", "lowprec", "0.0", "measured with lowprec 0.0"),
-        ("options", "n_bytes", 7, "measured with n_bytes 7; now it is 1048576"),
+        ("options", "n_bytes", 7, "measured with n_bytes 7, and now it is 1048576; begin without --resume"),
         ("options", "seed", 9, "measured with seed 9"),
     ],
 )

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
-from lowprec.checks import check_finite_scalar, check_int, need_extra
-from lowprec.cli.shared import progress_bar, say_written
-from lowprec.cli.speedups import parse_sizes
+from lowprec.checks import need_extra
+from lowprec.cli.shared import chosen, parse_sizes, progress_bar, say_written
 
-_OUT = Path("lowprec-results")
+#: Options that do something only where there is a measurement, or only with --predict.
+_MEASURING = {"quick", "resume", "signatures", "sizes", "seconds", "data_mib", "seed"}
+_PREDICTING = {"load", "n", "threads", "density"}
 
 
 @click.command()
@@ -20,22 +22,26 @@ _OUT = Path("lowprec-results")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    default=_OUT,
+    default=Path("lowprec-results"),
     show_default=True,
     metavar="DIR",
     help="Folder for model.json, .csv, .md and the plots.",
 )
 @click.option("--resume", is_flag=True, help="Keep what DIR/model.json has measured here before, measure what it lacks.")
 @click.option("--signatures", metavar="S,...", help="Signatures to measure. [default: 16 dense, 9 sparse; quick: 6]")
-@click.option("--sizes", metavar="N,...", help="Model sizes; every other one is predicted. [default: 2^8,2^9,...,2^20]")
+@click.option(
+    "--sizes", metavar="N,...", help="Model sizes; every other one is predicted. [default: 2^8..2^20; quick: 2^8,2^10,...,2^20]"
+)
 @click.option("--seconds", type=float, help="Time for measuring the default's signatures and sizes. [default: 130; quick: 80]")
 @click.option("--data-mib", type=int, help="Size of the data set. [default: 128; quick: 64]")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the data and of the rounding.")
 @click.option("--predict", metavar="SIGNATURE", help="Measure nothing, predict: for example D8M16.")
-@click.option("--load", metavar="FILE", help="With --predict: the calibration. [default: DIR/model.json]")
-@click.option("--n", "n", metavar="N,...", help="With --predict: model sizes. [default: 2^8,2^9,...,2^20]")
-@click.option("--threads", type=int, default=1, show_default=True, help="With --predict.")
-@click.option("--density", type=float, default=0.03, show_default=True, help="With --predict: of sparse data.")
+@click.option(
+    "--load", type=click.Path(path_type=Path), metavar="FILE", help="With --predict: the calibration. [default: DIR/model.json]"
+)
+@click.option("--n", "n", metavar="N,...", help="With --predict: model sizes, also as 2^8..2^20. [default: 2^8..2^20]")
+@click.option("--threads", type=int, default=1, show_default=True, help="With --predict: how many.")
+@click.option("--density", type=float, default=0.03, show_default=True, help="With --predict: share of nonzeros in sparse data.")
 def model(
     quick: bool,
     out: Path,
@@ -46,7 +52,7 @@ def model(
     data_mib: int | None,
     seed: int,
     predict: str | None,
-    load: str | None,
+    load: Path | None,
     n: str | None,
     threads: int,
     density: float,
@@ -59,31 +65,26 @@ def model(
     from lowprec.report import files, model_tables, tables
     from lowprec.report import model as report
 
-    if predict is None and (load is not None or n is not None):
-        raise click.UsageError("--load and --n go with --predict SIGNATURE")
+    _refuse_idle_options(predicting=predict is not None)
+    path = out / "model.json"
     if predict is not None:
-        _predict(predict, Path(load) if load is not None else out / "model.json", n, threads, density)
+        _predict(predict, path if load is None else load, n, threads, density)
         return
-    options = replace(report.QUICK if quick else report.DEFAULT, seed=check_int("seed", seed, minimum=0, maximum=2**32 - 1))
+    options = report.QUICK if quick else report.DEFAULT
     if signatures is not None:
         options = replace(options, signatures=tuple(dict.fromkeys(s.strip() for s in signatures.split(","))))
-    if sizes is not None:
-        options = replace(options, sizes=parse_sizes(sizes))
-    if seconds is not None:
-        options = replace(options, seconds=check_finite_scalar("seconds", seconds, positive=True))
-    if data_mib is not None:
-        options = replace(options, n_bytes=check_int("data-mib", data_mib, minimum=16, maximum=2**16) * 2**20)
+    options = chosen(options, seed=seed, sizes=sizes, seconds=seconds, data_mib=data_mib)
     need_extra("matplotlib", "report", "plotting")
     if any("i" in s for s in options.signatures):
         need_extra("scipy.sparse", "learn", "sparse data")
-    kept = None
-    if resume:
-        kept = report.read_results(out / "model.json")
+    if resume and not path.exists():
+        raise ValueError(f"resume: there is no {path}; begin without --resume, or name the folder that has one with --out")
+    kept = report.read_results(path) if resume else None
     folder = files.prepare_out(out)
-    path, saved = folder / "model.json", [kept is not None]
+    saved = [kept is not None]
 
     def save(part: dict) -> None:
-        _write(path, files.to_json(part))
+        files.write_whole(path, files.to_json(part))
         saved[0] = True
 
     try:
@@ -102,11 +103,15 @@ def model(
     say_written(console, written, results["seconds"])
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_suffix(".part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+def _refuse_idle_options(*, predicting: bool) -> None:
+    """Refuse an option that would do nothing: those of measuring beside --predict, and the other way round."""
+    context = click.get_current_context()
+    given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    idle = sorted(given & (_MEASURING if predicting else _PREDICTING))
+    if idle:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        why = "is for measuring, and --predict measures nothing" if predicting else "goes with --predict SIGNATURE"
+        raise click.UsageError(f"{names}: {why}")
 
 
 def _predict(signature: str, path: Path, sizes: str | None, threads: int, density: float) -> None:
@@ -114,24 +119,11 @@ def _predict(signature: str, path: Path, sizes: str | None, threads: int, densit
     from lowprec.report import model as report
     from lowprec.report import model_tables, tables
 
+    if not path.exists():
+        raise ValueError(f"load: there is no {path}; lowprec model writes one, and --load or --out names another")
     calibration = perfmodel.load(path)
-    found = parse_predicted(sizes) if sizes is not None else report.DEFAULT.sizes
+    found = parse_sizes(sizes, "n", multiple=1, maximum=2**62) if sizes is not None else report.DEFAULT.sizes
     table = model_tables.prediction_table(calibration, signature, found, threads, density)
     console = tables.console()
     console.print()
     console.print(tables.to_rich(table))
-
-
-def parse_predicted(text: str) -> tuple[int, ...]:
-    """``"2^8,1000"`` as ``(256, 1000)``: any size from 1 on."""
-    from lowprec.checks import wrong_value
-
-    found = []
-    for part in text.split(","):
-        base, _, exponent = part.strip().partition("^")
-        try:
-            n = int(base) ** int(exponent) if exponent and int(exponent) < 64 else int(part)
-        except ValueError:
-            raise wrong_value("n", "must be numbers like 2^14 or 16384, with commas between", text) from None
-        found.append(check_int("n", n, minimum=1, maximum=2**62))
-    return tuple(found)

@@ -9,45 +9,8 @@ from typing import Any
 
 import click
 
-from lowprec.checks import check_finite_scalar, check_int, need_extra, wrong_value
-from lowprec.cli.shared import progress_bar, say_written
-
-_STEP = 128
-
-
-def parse_sizes(text: str) -> tuple[int, ...]:
-    """``"2^8,2048"`` as ``(256, 2048)``; ``"2^8..2^11"`` is every power of two from the one to the other.
-
-    Raises
-    ------
-    ValueError
-        For what is no size, or not a multiple of 128: rows of every format then start at multiples of 64
-        bytes.
-    """
-    found: list[int] = []
-    for part in text.split(","):
-        first, dots, last = part.partition("..")
-        n = _size(first, text)
-        found.append(n)
-        while dots and n < _size(last, text):
-            n *= 2
-            found.append(n)
-        if dots and n != _size(last, text):
-            raise wrong_value("sizes", "A..B must go from a power of two to a larger one", part.strip())
-    for n in found:
-        check_int("sizes: n", n, minimum=_STEP, maximum=2**24)
-        if n % _STEP:
-            raise wrong_value("sizes: n", f"must be a multiple of {_STEP}", n)
-    return tuple(sorted(set(found)))
-
-
-def _size(part: str, text: str) -> int:
-    base, _, exponent = part.strip().partition("^")
-    try:
-        n = int(base) ** int(exponent) if exponent and 0 <= int(exponent) < 64 else int(part)
-    except ValueError:
-        raise wrong_value("sizes", "must be numbers like 2^14 or 16384, with commas between", text) from None
-    return check_int("sizes: n", n, minimum=1, maximum=2**24)
+from lowprec.checks import need_extra
+from lowprec.cli.shared import chosen, progress_bar, say_written
 
 
 @click.command()
@@ -95,15 +58,9 @@ def speedups(
     options: Any = (
         (catalogue.QUICK if quick else catalogue.FULL) if full else (report.QUICK if quick else report.DEFAULT)
     )
-    options = replace(options, seed=check_int("seed", seed, minimum=0, maximum=2**32 - 1))
-    if sizes is not None:
-        options = replace(options, sizes=parse_sizes(sizes))
-    if seconds is not None:
-        options = replace(options, seconds=check_finite_scalar("seconds", seconds, positive=True))
-    if data_mib is not None:
-        options = replace(options, n_bytes=check_int("data-mib", data_mib, minimum=16, maximum=2**16) * 2**20)
-        if not full:
-            options = replace(options, peer_bytes=min(options.n_bytes, options.peer_bytes))
+    options = chosen(options, seed=seed, sizes=sizes, seconds=seconds, data_mib=data_mib)
+    if data_mib is not None and not full:
+        options = replace(options, peer_bytes=min(options.n_bytes, options.peer_bytes))
     need_extra("matplotlib", "report", "plotting")
     folder = files.prepare_out(out)
     if full:

@@ -22,7 +22,7 @@ from lowprec.cli.shared import progress_bar, say_written
     help="[default: logistic; squared for a target that is a quantity]",
 )
 @click.option("--step-size", type=float, help="[default: from the data's norms]")
-@click.option("--epochs", type=int, default=5, show_default=True)
+@click.option("--epochs", type=int, default=5, show_default=True, help="Passes over the training data.")
 @click.option("--threads", type=int, default=1, show_default=True, help="Of lowprec; scikit-learn has one.")
 @click.option(
     "--test-size", type=float, default=0.2, show_default=True, help="Share of the examples to hold out."

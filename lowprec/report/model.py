@@ -236,15 +236,21 @@ def read_results(path: Path) -> dict[str, Any]:
     raise bad_file(path, "no results of lowprec model to go on with")
 
 
+def _another(key: str, then: Any, now: Any) -> ValueError:
+    return ValueError(
+        f"resume: was measured with {key} {then}, and now it is {now}; begin without --resume, or in another folder with --out"
+    )
+
+
 def _same_machine(kept: dict[str, Any], options: Options) -> None:
     """Refuse to go on with results of another machine, build or data set."""
     here = machine.machine_block()
     for key in ("cpu", "cpus_usable", "isa", "lowprec"):
         if kept["machine"].get(key) != here[key]:
-            raise ValueError(f"resume: was measured with {key} {kept['machine'].get(key)}; here it is {here[key]}")
+            raise _another(key, kept["machine"].get(key), here[key])
     for key in ("n_bytes", "seed"):
         if kept["options"].get(key) != getattr(options, key):
-            raise ValueError(f"resume: was measured with {key} {kept['options'].get(key)}; now it is {getattr(options, key)}")
+            raise _another(key, kept["options"].get(key), getattr(options, key))
 
 
 def measure(
@@ -305,7 +311,7 @@ def measure(
         return next(filter(None, rest), [])
 
     while group := left():
-        done = max(done, len(tried) / len(wanted))
+        done = max(done, min(len(tried) / len(wanted), 1.0))
         stage = "Sparse data" if Signature(group[0][0]).is_sparse else "Dense data"
         rows, ways = _take(work, group, options, roofs.line_ns, partial(_tell, progress, stage, done))
         points |= {_key(row): row for row in rows}
