@@ -33,13 +33,13 @@ from lowprec.cli.shared import chosen, progress_bar, say_written
 @click.option(
     "--sizes",
     metavar="N,...",
-    help="Model sizes of the second table, also as 2^8..2^20. [default: 2^8,2^11,2^14,2^17,2^20; "
-    "full: of every figure, 2^8,2^10,...,2^20]",
+    help="Model sizes of the second table, also as 2^8..2^20; full: of every figure. "
+    "[default: 2^8,2^11,...,2^20; full: 2^8,2^10,...,2^20; quick: 2^8,2^14,2^20]",
 )
 @click.option(
     "--seconds",
     type=float,
-    help="Time for measuring; making the data comes on top. [default: 100; quick: 9; full: 780; both: 36]",
+    help="Time for measuring; making the data comes on top. [default: 100; quick: 9; full: 780; full and quick: 36]",
 )
 @click.option("--data-mib", type=int, help="Size of the data set. [default: 256; quick: 64]")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the data and of the rounding.")
