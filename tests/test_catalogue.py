@@ -329,6 +329,19 @@ def test_the_peers_on_sparse_data_learn_the_same(results):
     assert loss["D8i8M8"] == pytest.approx(theirs, rel=0.05)
 
 
+@pytest.mark.parametrize("switched", [False, True])
+def test_a_software_prefetch_is_not_passed_off_as_the_hardwares(results, switched):
+    rows = [row for row in results[0]["rows"] if row["table"] in ("fig6ab", "roof")]
+    if switched:
+        rows += [row | {"prefetch": "all off"} for row in rows if row["prefetch"] == "on"]
+    else:
+        rows = [row for row in rows if row["prefetch"] != "all off"]
+    made = [table for table in catalogue.tables(results[0] | {"rows": rows}) if table.title.startswith("Fig 6")]
+    assert len(made) == 4
+    for table in made:
+        assert any("cannot be switched here" in note for note in table.notes) != switched
+
+
 def test_the_catalogue_fits_a_terminal(results):
     from rich.console import Console
 
