@@ -106,6 +106,17 @@ def test_a_foreign_journal_is_refused_and_left_alone(tmp_path, change, fragment)
     assert path.read_bytes() == before
 
 
+def test_a_journal_in_use_is_refused(tmp_path):
+    path = tmp_path / "j"
+    with Journal(path, KEY) as journal:
+        journal.add("a", rows(1.0))
+        with pytest.raises(ValueError, match="another process is measuring"):
+            Journal(path, KEY)
+        journal.add("b", rows(2.0))
+    with Journal(path, KEY) as journal:
+        assert len(journal) == 2
+
+
 @pytest.mark.parametrize("content", [b"something else\nentirely\n", b"no line at all", b"\n", b"00000000 {}\n"])
 def test_what_is_no_journal_is_refused_and_left_alone(tmp_path, content):
     path = tmp_path / "j"

@@ -6,6 +6,7 @@ and forced to the disk, with a checksum: a line that was cut off or damaged is n
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -78,22 +79,32 @@ class Journal:
     Raises
     ------
     ValueError
-        If the file belongs to another measurement, or is no journal.
+        If the file belongs to another measurement, is no journal, or is in use.
     """
 
     def __init__(self, path: Path, key: dict[str, Any]) -> None:
         self.path, self.notes = path, list[str]()
         self._pieces: dict[str, list[dict[str, Any]]] = {}
         head = {"journal": _VERSION, "key": plain(key)}
-        whole = self._read(head) if path.exists() else 0
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
+            self._lock()
+            whole = self._read(head)
             os.ftruncate(self._file, whole)
             if whole == 0:
                 self._write(head)
         except BaseException:
             os.close(self._file)
             raise
+
+    def _lock(self) -> None:
+        """Keep others out until the file is closed: two measurements at once would spoil each other, and the file."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{self.path}: another process is measuring; wait for it, or choose another folder") from None
+        except OSError:
+            pass  # a file system without locks
 
     def _read(self, head: dict[str, Any]) -> int:
         """Take over what is there; return the bytes up to the last whole line."""
