@@ -318,6 +318,11 @@ def hardware_prefetcher_status(cpus: Iterable[int] | None = None, *, _root: Path
     -------
     HardwarePrefetcherStatus
 
+    Raises
+    ------
+    TypeError, ValueError
+        If `cpus` is of the wrong kind or empty, or a number is negative. What the machine does not allow is in the status.
+
     Examples
     --------
     >>> from lowprec.prefetch import hardware_prefetcher_status
