@@ -490,6 +490,15 @@ def test_model_measures_and_leaves_its_files(capsys, monkeypatch, tmp_path):
     assert "D4M4, 1 thread: predicted GNPS" in out
 
 
+def test_model_without_the_plain_loops_is_one_line(capsys, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("lowprec.report.machine.baseline", lambda: None)
+    status, out, err = run(capsys, "model", "--out", str(tmp_path / "new"))
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "the roofs cannot be measured" in err
+    assert not (tmp_path / "new").exists()
+
+
 def test_an_interrupted_model_says_how_to_go_on(capsys, monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     from lowprec.report import model

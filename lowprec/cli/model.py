@@ -62,7 +62,7 @@ def model(
     Eq. 2 of the paper, and a model from bytes and measured roofs. Both are fitted to one half of the model sizes and
     predict the other. About four minutes; interrupted, it goes on with --resume.
     """
-    from lowprec.report import files, model_tables, tables
+    from lowprec.report import files, machine, model_tables, tables
     from lowprec.report import model as report
 
     _refuse_idle_options(predicting=predict is not None)
@@ -75,6 +75,8 @@ def model(
         options = replace(options, signatures=tuple(dict.fromkeys(s.strip() for s in signatures.split(","))))
     options = chosen(options, seed=seed, sizes=sizes, seconds=seconds, data_mib=data_mib)
     need_extra("matplotlib", "report", "plotting")
+    if machine.baseline() is None:
+        raise click.ClickException("model: the roofs cannot be measured: this CPU lacks what the plain C loops were compiled for")
     if any("i" in s for s in options.signatures):
         need_extra("scipy.sparse", "learn", "sparse data")
     if resume and not path.exists():
