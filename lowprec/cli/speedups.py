@@ -20,7 +20,7 @@ from lowprec.cli.shared import chosen, progress_bar, say_written
     help="About 20 seconds, on a data set that is smaller than it should be; with --full about a minute.",
 )
 @click.option(
-    "--full", is_flag=True, help="Every figure of the paper that is a speed; stopped, it goes on where it was."
+    "--full", is_flag=True, help="Every figure that is a speed of training; stopped, it goes on where it was."
 )
 @click.option(
     "--out",
@@ -49,8 +49,8 @@ def speedups(
     """Measure how fast each precision is here, beside the paper's figures.
 
     Prints the paper's tables (base throughput, sizes, hand-written against the compiler, the rounding ladder)
-    with this machine in them, in less than 3 minutes. With --full, all of its figures over model size, dense and
-    sparse, in less than 25 minutes.
+    with this machine in them, in less than 3 minutes. With --full, Table 2 and Figs 3, 4, 5b, 5c, 6a, 6b and 6d,
+    dense and sparse, in less than 25 minutes.
     """
     from lowprec.report import catalogue, files, tables
     from lowprec.report import speedups as report

@@ -1,4 +1,4 @@
-"""``lowprec speedups --full``: every figure of the paper that is a speed, measured here and shown beside it.
+"""``lowprec speedups --full``: every figure of the paper that is a speed of its training loop, measured here, beside the paper's.
 
 ``plan`` says what is measured, in pieces; ``journal`` keeps each finished piece, so that a run that was stopped goes on where it
 was; ``run`` measures; ``show`` makes tables and plots of the rows.
