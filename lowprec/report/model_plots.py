@@ -34,6 +34,12 @@ def _logarithmic(ax: Any, values: list[float], axis: str) -> None:
     ax.minorticks_off()
 
 
+def _label(figure: Any) -> None:
+    """The axes that all panels have."""
+    figure.supxlabel("model size n", fontsize=10)
+    figure.supylabel("GNPS", fontsize=10)
+
+
 def scatter(rows: list[dict[str, Any]]) -> Any:
     """Measured against predicted, a panel for each model, with bands of 25 and 50 %."""
     figure, axes = _figure(10, 5.2, 1, 2)
@@ -84,6 +90,7 @@ def sizes(rows: list[dict[str, Any]]) -> Any:
         ax.set_xticks(ticks, [power(n) for n in ticks], fontsize=7)
         _logarithmic(ax, [row[key] for row in mine for key in ("gnps", *_MODELS)], "y")
         ax.set_title(name, fontsize=9, loc="left")
+    _label(figure)
     figure.suptitle(
         "GNPS over model size; points: measured, filled with one thread; lines: Eq. 2 (yellow), roofline (blue)", fontsize=11
     )
@@ -105,5 +112,6 @@ def paper(rows: list[dict[str, Any]]) -> Any:
         _logarithmic(ax, [row[key] for row in mine for key in ("gnps", "eq2_gnps")], "y")
         ax.set_title(f"{kind}, {t} threads", fontsize=10, loc="left")
     axes[0].legend(frameon=False, fontsize=8)
+    _label(figure)
     figure.suptitle("The paper's Fig 3: measured on its Xeon (points), and its Eq. 2 with cap 0.95 (lines)", fontsize=11)
     return figure
