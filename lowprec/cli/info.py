@@ -9,9 +9,8 @@ from typing import Any
 
 import click
 
+from lowprec.formats import FORMATS
 from lowprec.report import machine, tables
-
-_TOKENS = ("4", "8", "16", "32f")
 
 
 def collect() -> dict[str, Any]:
@@ -56,10 +55,10 @@ def collect() -> dict[str, Any]:
 def kernel_table(rows: list[dict[str, Any]]) -> tables.Table:
     """The matrix at a glance: D down, M across, and in each cell how many kernels each op has."""
     ops = list(dict.fromkeys(row["op"] for row in rows))
-    table = tables.Table(f"Kernels: {len(rows)} of one ISA", ["<", *(f"M = {M}" for M in _TOKENS)])
+    table = tables.Table(f"Kernels: {len(rows)} of one ISA", ["<", *(f"M = {M}" for M in FORMATS)])
     count = Counter((row["op"], row["D"], row["M"]) for row in rows)
-    for D in _TOKENS:
-        table.add(f"D = {D}", *(" + ".join(str(count[op, D, M]) for op in ops) for M in _TOKENS))
+    for D in FORMATS:
+        table.add(f"D = {D}", *(" + ".join(str(count[op, D, M]) for op in ops) for M in FORMATS))
     roundings = ["" if r == "nearest" else f"_{r}" for r in dict.fromkeys(row["rounding"] for row in rows)]
     table.notes.append(
         f"In each cell: {' + '.join(ops)}. Names: op_D_M, and for a rounded model with "

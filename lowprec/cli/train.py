@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from lowprec.checks import LOSSES
 from lowprec.cli.shared import progress_bar, say_written
 
 
@@ -18,7 +19,7 @@ from lowprec.cli.shared import progress_bar, say_written
 @click.option("--signature", default="D8M8", show_default=True, help="Formats of data and model.")
 @click.option(
     "--loss",
-    type=click.Choice(["logistic", "hinge", "squared"]),
+    type=click.Choice(LOSSES),
     help="[default: logistic; squared for a target that is a quantity]",
 )
 @click.option("--step-size", type=float, help="[default: from the data's norms]")

@@ -13,6 +13,7 @@ from typing import Any
 
 from lowprec import perfmodel
 from lowprec.checks import bad_file, wrong_value
+from lowprec.formats import FORMATS
 from lowprec.perfmodel import Calibration, Point, Roofs, score
 from lowprec.report import machine, paper
 from lowprec.report.files import SCHEMA, header
@@ -57,7 +58,6 @@ FIELDS = (
     "runs_apart",
 )
 
-_TOKENS = ("4", "8", "16", "32f")
 _SPARSE = ("D8i8M8", "D8i8M16", "D8i8M32f", "D16i16M8", "D16i16M16", "D16i16M32f", "D32fi32M8", "D32fi32M16", "D32fi32M32f")
 
 #: Turns that a point needs with the threads placed as for the roofs, and how many times its time it may take for them.
@@ -85,7 +85,7 @@ class Options:
 
     n_bytes: int = 128 * 2**20
     sizes: tuple[int, ...] = tuple(2**k for k in range(8, 21))
-    signatures: tuple[str, ...] = (*(f"D{D}M{M}" for D in _TOKENS for M in _TOKENS), *_SPARSE)
+    signatures: tuple[str, ...] = (*(f"D{D}M{M}" for D in FORMATS for M in FORMATS), *_SPARSE)
     seconds: float = 130.0
     run_seconds: float = 0.008
     seed: int = 1

@@ -7,7 +7,10 @@ from typing import Any
 from lowprec.report.timing import Turns, ratios, read_gbps, spread
 from lowprec.report.workload import Workload
 
-__all__ = ["FIELDS", "make_row", "ratio_fields", "roof_rows", "select"]
+__all__ = ["FIELDS", "FLOAT", "make_row", "ratio_fields", "roof_rows", "select", "split"]
+
+#: Full precision: what every ratio to float32 is over.
+FLOAT = "D32fM32f"
 
 #: Every row has these fields, in this order; docs/results-schema.md says what they mean.
 FIELDS = (
@@ -47,6 +50,12 @@ FIELDS = (
     "probe_gops",
     "runs",
 )
+
+
+def split(signature: str) -> tuple[str, str]:
+    """D and M of a dense signature: ``("8", "16")`` of D8M16."""
+    D, _, M = signature[1:].partition("M")
+    return D, M
 
 
 def make_row(table: str, turns: Turns | None = None, **fields: Any) -> dict[str, Any]:

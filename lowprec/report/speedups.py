@@ -7,19 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lowprec.formats import FORMATS
 from lowprec.report import machine, paper, peer
 from lowprec.report.files import header
-from lowprec.report.rows import make_row, ratio_fields, roof_rows, select
+from lowprec.report.rows import FLOAT, make_row, ratio_fields, roof_rows, select, split
 from lowprec.report.tables import NONE, Table, bar, between, machine_table, number, power, share, times
 from lowprec.report.timing import Case, Turns, geometric_mean, take_turns
 from lowprec.report.workload import Workload
 
 __all__ = ["DEFAULT", "QUICK", "Options", "figures", "measure", "tables"]
 
-_FLOAT = "D32fM32f"
-_SQUARE = ("D4M4", "D8M8", "D16M16", _FLOAT)
-_PAIRS = ("D8M8", "D8M16", "D16M8", "D16M16", _FLOAT)
-_TOKENS = ("4", "8", "16", "32f")
+_SQUARE = ("D4M4", "D8M8", "D16M16", FLOAT)
+_PAIRS = ("D8M8", "D8M16", "D16M8", "D16M16", FLOAT)
 _WORDS = {"mt19937": "mt19937", "xorshift": "xorshift", "shared": "shared", "nearest": "none: nearest"}
 _LADDER = (
     ("compiler", "mt19937"),
@@ -79,16 +78,10 @@ QUICK = replace(
 _SHARES = {"base": 0.30, "sizes": 0.28, "compiler": 0.14, "ladder": 0.14, "peer": 0.08, "threads": 0.06}
 
 
-def split(signature: str) -> tuple[str, str]:
-    """D and M of a dense signature: ``("8", "16")`` of D8M16."""
-    D, _, M = signature[1:].partition("M")
-    return D, M
-
-
 def base_order() -> list[str]:
     """All sixteen signatures: the nine of the paper's Table 2 first, fastest there first."""
     published = paper.base_throughput()
-    every = [f"D{D}M{M}" for D in _TOKENS for M in _TOKENS]
+    every = [f"D{D}M{M}" for D in FORMATS for M in FORMATS]
     return sorted(published, key=lambda s: -published[s]) + [s for s in every if s not in published]
 
 
@@ -139,9 +132,9 @@ class _Measurement:
                 make_row(
                     "base",
                     found[s],
-                    **ratio_fields(found[s], found[_FLOAT], _FLOAT),
+                    **ratio_fields(found[s], found[FLOAT], FLOAT),
                     paper_gnps=gnps,
-                    paper_ratio=None if gnps is None else gnps / published[_FLOAT],
+                    paper_ratio=None if gnps is None else gnps / published[FLOAT],
                 )
             )
 
@@ -152,7 +145,7 @@ class _Measurement:
         )
         for s in _SQUARE:
             for n in self.options.sizes:
-                self.rows.append(make_row("sizes", found[s, n], **ratio_fields(found[s, n], found[_FLOAT, n], _FLOAT)))
+                self.rows.append(make_row("sizes", found[s, n], **ratio_fields(found[s, n], found[FLOAT, n], FLOAT)))
 
     def compiler(self) -> None:
         if not self.plain:
@@ -223,7 +216,7 @@ class _Measurement:
             return
         keys = [
             (s, n, t)
-            for s in ("D8M8", _FLOAT)
+            for s in ("D8M8", FLOAT)
             for n in (self.options.sizes[0], self.options.sizes[-1])
             for t in (1, many)
         ]
@@ -310,7 +303,7 @@ def _sizes_table(results: dict[str, Any]) -> Table:
         table.rule()
         table.add(s, "GNPS", *(number(mine[n]["gnps"]) for n in sizes))
         table.add("", "of roof", *(share(mine[n]["share"]) for n in sizes))
-        if s != _FLOAT:
+        if s != FLOAT:
             table.add("", "x float32", *(times(mine[n]["ratio"]) for n in sizes))
     return table
 

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from lowprec.checks import check_choice, check_finite_scalar, check_int, check_seed, check_step, wrong_value
+from lowprec.checks import LOSSES, check_choice, check_finite_scalar, check_int, check_seed, check_step, wrong_value
 from lowprec.report.files import header
+from lowprec.report.rows import FLOAT
 from lowprec.report.tables import Table, duration, number, times
 from lowprec.report.timing import Case, ratios, spread, take_turns
 
 __all__ = ["Options", "Problem", "compare", "default_step", "figures", "prepare", "tables"]
 
-_FLOAT = "D32fM32f"
-_LOSSES = ("logistic", "hinge", "squared")
 _SCALINGS = ("auto", "maxabs", "standard", "none")
 
 #: What the default step corrects of an example's error in one update, about: the best of 1, 0.3, 0.1, 0.03 and 0.01
@@ -95,7 +94,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.loss is not None:
-            check_choice("loss", self.loss, _LOSSES)
+            check_choice("loss", self.loss, LOSSES)
         if self.step_size is not None:
             check_step(self.step_size, "step-size")
         check_int("epochs", self.epochs, minimum=1)
@@ -319,7 +318,7 @@ def compare(
     numbers = m * n * options.epochs * len(targets)
 
     progress("Preparing", "quantizing", 0.1)
-    makers = [lambda s=s: _Ours(p, s, step, options) for s in dict.fromkeys((options.signature, _FLOAT))]
+    makers = [lambda s=s: _Ours(p, s, step, options) for s in dict.fromkeys((options.signature, FLOAT))]
     try:
         import sklearn.linear_model  # noqa: F401
 

@@ -8,11 +8,10 @@ import zlib
 from dataclasses import dataclass, field, replace
 
 from lowprec.report import machine, paper
+from lowprec.report.rows import FLOAT, split
 from lowprec.report.workload import PREFETCH
 
 __all__ = ["FLOAT", "FULL", "LADDER_SIZE", "QUICK", "SMALL", "Options", "Piece", "Setup", "float_of", "pieces", "published"]
-
-FLOAT = "D32fM32f"
 
 #: Column numbers of sparse data have the width of the data, as in the paper's Table 2.
 _INDEX = {"8": "8", "16": "16", "32f": "32"}
@@ -85,8 +84,7 @@ class Setup:
     @property
     def formats(self) -> tuple[str, str]:
         """D and M."""
-        D, _, M = self.signature[1:].partition("M")
-        return D, M
+        return split(self.signature)
 
     def index(self, sparse: bool) -> str | None:
         """Width of the column numbers, None for dense data."""
