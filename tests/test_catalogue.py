@@ -374,7 +374,7 @@ def test_the_catalogue_fits_a_terminal(results):
 def test_the_catalogue_has_plots(results):
     pytest.importorskip("matplotlib")
     made = catalogue.figures(results[0])
-    figures = {"fig3", "fig3-sparse", "fig5b", "fig5c", "fig6ab", "fig6ab-sparse", "fig6d"}
+    figures = {"table2", "table2-sparse", "fig3", "fig3-sparse", "fig5b", "fig5c", "fig6ab", "fig6ab-sparse", "fig6d"}
     assert {f"speedups-full-{figure}" for figure in figures} <= set(made)
     axes = made["speedups-full-fig3"].axes
     assert len(axes) == 2

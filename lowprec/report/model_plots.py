@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from lowprec.checks import need_extra
+from lowprec.report.plots import unjoined
 from lowprec.report.tables import n_threads, power
 
 __all__ = ["paper", "scatter", "sizes"]
@@ -89,7 +90,7 @@ def sizes(rows: list[dict[str, Any]]) -> Any:
         ticks = sorted({row["n"] for row in mine})[:: max(len({row["n"] for row in mine}) // 4, 1)]
         ax.set_xticks(ticks, [power(n) for n in ticks], fontsize=7)
         _logarithmic(ax, [row[key] for row in mine for key in ("gnps", *_MODELS)], "y")
-        ax.set_title(name, fontsize=9, loc="left")
+        ax.set_title(unjoined(name), fontsize=9, loc="left")
     _label(figure)
     figure.suptitle(
         "GNPS over model size; points: measured, filled with one thread; lines: Eq. 2 (yellow), roofline (blue)", fontsize=11

@@ -285,6 +285,10 @@ def figures(results: dict[str, Any]) -> dict[str, Any]:
     from lowprec.report import plots
 
     made = {}
+    for kind in ("dense", "sparse"):
+        rows = [row for row in select(results, "table2") if _is_sparse(row) == (kind == "sparse")]
+        if rows:
+            made[f"speedups-full-table2{'-sparse' if kind == 'sparse' else ''}"] = plots.signatures(rows, kind)
     for figure in _CAPTIONS:
         for sparse, captions in ((False, _CAPTIONS), (True, _SPARSE_CAPTIONS)):
             rows = [row for row in select(results, figure) if _is_sparse(row) == sparse]
