@@ -66,7 +66,7 @@ MODULES = [
     Module(
         "lowprec.kernels",
         "kernels.pyx",
-        ["batch.c", "dispatch.c", "tables.c", "model.c", "random.c", "sparse.c"],
+        ["dispatch.c", "tables.c", "model.c", "random.c", "sparse.c"],
         per_isa=["isa"],
     ),
     Module("lowprec._sgd", "_sgd.pyx", ["driver.c"], openmp=True),

@@ -110,7 +110,10 @@ cdef void *_cache_lines(int64_t n_bytes) except NULL:
 cdef void _free_batch(lp_batch *t) noexcept:
     if t != NULL:
         free(t.update.x)
-        free(t.update.steps)
+        free(t.update.m)
+        free(t.update.mu)
+        free(t.update.e)
+        free(t.draws)
         free(t.update.pairs)
         free(t.next.x)
         free(t.next.ahead)
@@ -297,11 +300,11 @@ cdef class Sgd:
             self.data_limit = data_scale * (2**(self.bits_x - 1) - 1) if self.bits_x != 32 else data_limit or 0.0
             if 0 < <int>_GRADIENTS[gradient] < 32 and not 0.0 < self.data_limit < float("inf"):
                 raise ValueError(f"Sgd: data_limit must be positive and finite for gradient={gradient!r}, got {data_limit}")
-            self.team.fn = _capi.batch_sgd
+            self.team.fn = _capi.isa_find(isa_name).batch_sgd
             for k in range(n_threads):
                 self._make_batch(&self.jobs[k], _capi.isa_find(isa_name), rounding, _ROUNDINGS[random], gradient, seed_word, k)
         if sparse is not None:
-            if self.team.fn == _capi.batch_sgd:
+            if self.team.fn == _capi.isa_find(isa_name).batch_sgd:
                 raise ValueError("Sgd: sparse data are trained on example by example; leave batch_size=1 and gradient=None")
             self.team.fn = _capi.sparse_sgd
             self._set_sparse(sparse, _capi.isa_find(isa_name), rounding, longest, xs.shape[0], prefetch)
@@ -357,14 +360,17 @@ cdef class Sgd:
         t.size, t.D, t.M, t.G, t.rounding, t.rounding_v = size, D, M, G, rounding, rounding_v
         t.step = <lp_batch_fn>_capi.find(isa, LP_BATCH, D, M, rounding).fn
         t.update.x = <const uint8_t **>malloc((size + 1) * sizeof(uint8_t *))
-        t.update.steps = <lp_step *>malloc(size * sizeof(lp_step))
-        t.update.pairs = <int32_t *>malloc((size + 1) // 2 * sizeof(int32_t))
-        t.next.x = <const uint8_t **>malloc(size * sizeof(uint8_t *))
+        t.update.m = <float *>malloc(size * sizeof(float))
+        t.update.mu = <int32_t *>malloc((size + 1) * sizeof(int32_t))
+        t.update.e = <int32_t *>malloc(size * sizeof(int32_t))
+        t.draws = <uint64_t *>malloc(size * sizeof(uint64_t))
+        t.update.pairs = <int32_t *>malloc((size + 7) // 8 * 4 * sizeof(int32_t))
+        t.next.x = <const uint8_t **>malloc((size + 1) * sizeof(uint8_t *))
         t.next.ahead = <const uint8_t **>malloc(size * sizeof(uint8_t *))
         t.next.sums = malloc(size * (32 * sizeof(double) if D == 32 or M == 32 else sizeof(int64_t)))
         t.slope = <double *>malloc(size * sizeof(double))
-        if (t.update.x == NULL or t.update.steps == NULL or t.update.pairs == NULL or t.next.x == NULL or t.next.ahead == NULL
-                or t.next.sums == NULL or t.slope == NULL):
+        if (t.update.x == NULL or t.update.m == NULL or t.update.mu == NULL or t.update.e == NULL or t.update.pairs == NULL
+                or t.next.x == NULL or t.next.ahead == NULL or t.next.sums == NULL or t.slope == NULL or t.draws == NULL):
             raise MemoryError
         if G == 0:
             return 0

@@ -603,6 +603,26 @@ LP_INLINE lp_i32x32 lp_load32(int bits, const void *p, int64_t j)
     return v;
 }
 
+LP_INLINE void lp_store32(int bits, void *p, int64_t j, lp_i32x32 v)
+{
+    lp_i16x32 h;
+    h.lo = _mm256_permute4x64_epi64(_mm256_packs_epi32(v.v[0], v.v[1]), 0xD8);
+    h.hi = _mm256_permute4x64_epi64(_mm256_packs_epi32(v.v[2], v.v[3]), 0xD8);
+    lp_store16(bits, p, j, h);
+}
+
+/* Codes plus t, rounded up where its fraction is above u, saturated. */
+LP_INLINE __m256i lp_add_float8(int M, __m256i w, __m256 t, __m256 u)
+{
+    const __m256 hi = _mm256_set1_ps(2.0f * (float)lp_max_code(M)), lo = _mm256_sub_ps(_mm256_setzero_ps(), hi);
+    const __m256i top = _mm256_set1_epi32(lp_max_code(M)), bottom = _mm256_sub_epi32(_mm256_setzero_si256(), top);
+    t = _mm256_max_ps(_mm256_min_ps(hi, t), lo); /* operand order: a NaN becomes lo */
+    const __m256 f = _mm256_floor_ps(t);
+    const __m256 up = _mm256_cmp_ps(_mm256_sub_ps(t, f), u, _CMP_GT_OQ);
+    const __m256i q = _mm256_add_epi32(w, _mm256_sub_epi32(_mm256_cvttps_epi32(f), _mm256_castps_si256(up)));
+    return _mm256_max_epi32(_mm256_min_epi32(q, top), bottom);
+}
+
 LP_INLINE lp_f32x32 lp_to_float(lp_i32x32 a)
 {
     lp_f32x32 f;
@@ -626,6 +646,20 @@ LP_INLINE __m256 lp_fraction8(__m256i words)
     return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srli_epi32(words, 8)), _mm256_set1_ps(0x1p-24f));
 }
 
+/* Fractions that stay the same for the whole row; for LP_SRX the lanes, to be advanced. */
+LP_INLINE lp_i16x32 lp_fractions_fixed(int R, const void *random, __m256 u[4])
+{
+    lp_i16x32 lanes = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    u[0] = u[1] = u[2] = u[3] = _mm256_set1_ps(LP_NEAREST_U);
+    if (R == LP_SR || R == LP_SRX)
+        lanes = lp_random16(R, random);
+    if (R == LP_SR) {
+        u[0] = u[2] = lp_fraction8(lanes.lo);
+        u[1] = u[3] = lp_fraction8(lanes.hi);
+    }
+    return lanes;
+}
+
 /* The fractions of elements j .. j + 31: two blocks of 16 words. */
 LP_INLINE void lp_fractions(int R, void *random, int64_t j, lp_i16x32 *lanes, __m256 u[4])
 {
@@ -645,23 +679,14 @@ LP_INLINE lp_sum lp_float_avx2(int rest, int axpy, int dot, int D, int M, int R,
                                const void *xn, int64_t n, void *random, const uint8_t *ahead)
 {
     const int fixed = M != 32;
-    const __m256 hi = _mm256_set1_ps(2.0f * (float)lp_max_code(fixed ? M : 2)), lo = _mm256_sub_ps(_mm256_setzero_ps(), hi);
-    const __m256i top = _mm256_set1_epi32(lp_max_code(fixed ? M : 2)), bottom = _mm256_sub_epi32(_mm256_setzero_si256(), top);
     lp_sum result = {0};
     double sum[32] = {0};
     __m256 m = _mm256_setzero_ps(), u[4] = {m, m, m, m};
     lp_i16x32 lanes = {_mm256_setzero_si256(), _mm256_setzero_si256()};
     if (axpy) {
         m = _mm256_set1_ps(s->m);
-        if (fixed) {
-            u[0] = u[1] = u[2] = u[3] = _mm256_set1_ps(LP_NEAREST_U);
-            if (R == LP_SR || R == LP_SRX)
-                lanes = lp_random16(R, random);
-            if (R == LP_SR) {
-                u[0] = u[2] = lp_fraction8(lanes.lo);
-                u[1] = u[3] = lp_fraction8(lanes.hi);
-            }
-        }
+        if (fixed)
+            lanes = lp_fractions_fixed(R, random, u);
     }
     int64_t j = 0;
     /* A float32 model beyond the first-level cache: update a chunk, then take its product, and prefetch the next row only in the
@@ -695,19 +720,9 @@ LP_INLINE lp_sum lp_float_avx2(int rest, int axpy, int dot, int D, int M, int R,
                 if (axpy) {
                     if (R == LP_SRX || R == LP_SRB)
                         lp_fractions(R, random, j, &lanes, u);
-                    for (int k = 0; k < 4; k++) {
-                        __m256 t = _mm256_mul_ps(m, _mm256_loadu_ps((const float *)x + j + 8 * k));
-                        t = _mm256_max_ps(_mm256_min_ps(hi, t), lo); /* operand order: a NaN becomes lo */
-                        __m256 f = _mm256_floor_ps(t);
-                        __m256 up = _mm256_cmp_ps(_mm256_sub_ps(t, f), u[k], _CMP_GT_OQ);
-                        __m256i q = _mm256_sub_epi32(_mm256_cvttps_epi32(f), _mm256_castps_si256(up));
-                        q = _mm256_add_epi32(c.v[k], q);
-                        c.v[k] = _mm256_max_epi32(_mm256_min_epi32(q, top), bottom);
-                    }
-                    lp_i16x32 h;
-                    h.lo = _mm256_permute4x64_epi64(_mm256_packs_epi32(c.v[0], c.v[1]), 0xD8);
-                    h.hi = _mm256_permute4x64_epi64(_mm256_packs_epi32(c.v[2], c.v[3]), 0xD8);
-                    lp_store16(M, w, j, h);
+                    for (int k = 0; k < 4; k++)
+                        c.v[k] = lp_add_float8(M, c.v[k], _mm256_mul_ps(m, _mm256_loadu_ps((const float *)x + j + 8 * k)), u[k]);
+                    lp_store32(M, w, j, c);
                 }
                 v = lp_to_float(c);
             } else {
@@ -744,6 +759,557 @@ LP_INLINE lp_sum lp_float_avx2(int rest, int axpy, int dot, int D, int M, int R,
     } while (j < n);
     result.f = dot ? lp_tree(sum) : 0.0;
     return result;
+}
+
+/* ---- batches ----------------------------------------------------------------------------------------------------- */
+
+/* Columns up to which an update keeps all its sums in registers while it goes over the rows; beyond, each row is read in a run. */
+#define LP_SHORT 1024
+
+/* Bytes of its own row that an update prefetches ahead. */
+#define LP_UPDATE_AHEAD 2048
+
+/* What the main road does not take, out of line: the update of k columns from column l of w on, l0 of the rows. */
+static __attribute__((noinline, unused)) void lp_update_slow(int D, int M, int R, const lp_update *u, void *w, int64_t l0,
+                                                             int64_t n, void *random)
+{
+    switch (D << 8 | M) {
+#define LP_UPDATE_CASE(D, M) \
+    case LP_BITS_##D << 8 | LP_BITS_##M: \
+        lp_update_base(LP_BITS_##D, LP_BITS_##M, R, u, w, l0, n, random); \
+        break;
+        LP_PAIRS_FIXED(LP_UPDATE_CASE)
+        LP_PAIRS_FLOAT(LP_UPDATE_CASE)
+    }
+}
+
+/* The words r of 32 columns as the first terms of four sums of eight. high8: in the order of unpacked bytes, times 2^8. */
+LP_INLINE void lp_first_terms(int high8, lp_i16x32 r, __m256i s[4])
+{
+    const __m256i zero = _mm256_setzero_si256();
+    const lp_i16x32 t = high8 ? lp_unpacked_order(r) : r;
+    s[0] = _mm256_unpacklo_epi16(t.lo, zero);
+    s[1] = _mm256_unpackhi_epi16(t.lo, zero);
+    s[2] = _mm256_unpacklo_epi16(t.hi, zero);
+    s[3] = _mm256_unpackhi_epi16(t.hi, zero);
+    for (int k = 0; high8 && k < 4; k++)
+        s[k] = _mm256_slli_epi32(s[k], 8);
+}
+
+/* Two rows of 32 numbers: s += mu_0 x_0 + mu_1 x_1. high8: bytes are interleaved and come to lie in the high halves of 16 bits,
+ * which spares extending their sign. */
+LP_INLINE void lp_add_pair(int high8, int D, __m256i mu, const uint8_t *x0, const uint8_t *x1, int64_t l, __m256i s[4])
+{
+    if (high8) {
+        const __m256i a = LP_LOAD(x0 + l), b = LP_LOAD(x1 + l), zero = _mm256_setzero_si256();
+        const __m256i lo = _mm256_unpacklo_epi8(a, b), hi = _mm256_unpackhi_epi8(a, b);
+        s[0] = _mm256_add_epi32(s[0], _mm256_madd_epi16(_mm256_unpacklo_epi8(zero, lo), mu));
+        s[1] = _mm256_add_epi32(s[1], _mm256_madd_epi16(_mm256_unpackhi_epi8(zero, lo), mu));
+        s[2] = _mm256_add_epi32(s[2], _mm256_madd_epi16(_mm256_unpacklo_epi8(zero, hi), mu));
+        s[3] = _mm256_add_epi32(s[3], _mm256_madd_epi16(_mm256_unpackhi_epi8(zero, hi), mu));
+    } else {
+        const lp_i16x32 a = lp_load16(D, x0, l), b = lp_load16(D, x1, l);
+        s[0] = _mm256_add_epi32(s[0], _mm256_madd_epi16(_mm256_unpacklo_epi16(a.lo, b.lo), mu));
+        s[1] = _mm256_add_epi32(s[1], _mm256_madd_epi16(_mm256_unpackhi_epi16(a.lo, b.lo), mu));
+        s[2] = _mm256_add_epi32(s[2], _mm256_madd_epi16(_mm256_unpacklo_epi16(a.hi, b.hi), mu));
+        s[3] = _mm256_add_epi32(s[3], _mm256_madd_epi16(_mm256_unpackhi_epi16(a.hi, b.hi), mu));
+    }
+}
+
+/* w += floor(s / 2^16), or s / 2^24, of 32 columns. s is below 2^31, so that 16 bits hold what is added, or 8. */
+LP_INLINE void lp_add_sums(int high8, int M, void *w, int64_t l, const __m256i s[4])
+{
+    const int shift = high8 ? 24 : 16;
+    const __m256i a = _mm256_packs_epi32(_mm256_srai_epi32(s[0], shift), _mm256_srai_epi32(s[1], shift));
+    const __m256i b = _mm256_packs_epi32(_mm256_srai_epi32(s[2], shift), _mm256_srai_epi32(s[3], shift));
+    if (high8 && M == 8) {
+        int8_t *const v = (int8_t *)w + l;
+        LP_STORE(v, _mm256_max_epi8(_mm256_adds_epi8(LP_LOAD(v), _mm256_packs_epi16(a, b)), _mm256_set1_epi8(-127)));
+        return;
+    }
+    lp_i16x32 v = lp_load16(M, w, l);
+    v.lo = lp_apply16(M, v.lo, high8 ? _mm256_permute2x128_si256(a, b, 0x20) : a);
+    v.hi = lp_apply16(M, v.hi, high8 ? _mm256_permute2x128_si256(a, b, 0x31) : b);
+    lp_store16(M, w, l, v);
+}
+
+/* The last columns of a row, from the l-th on. */
+LP_INLINE int64_t lp_products_tail(int D, int M, const uint8_t *x, const void *w, int64_t l, int64_t n, float *part)
+{
+    return l < n ? lp_tail(0, 1, D, M, LP_NEAREST, (lp_step){0}, NULL, (void *)w, x, l, (int)(n - l), NULL, part) : 0;
+}
+
+/* What `rows` rows of integers need at once: their pieces, what to prefetch meanwhile, and 32-bit sums (see lp_int_avx2). */
+typedef struct lp_products_state {
+    const uint8_t *x[4], *ahead[4];
+    __m256i low[4], high[4];
+} lp_products_state;
+
+/* The products of rows b .. b + rows - 1 from column l of the piece on. */
+LP_INLINE void lp_products_begin(int rows, int D, lp_products_state *t, const lp_products *p, int64_t b, int64_t l)
+{
+    for (int k = 0; k < rows; k++) {
+        t->x[k] = p->x[b + k] + lp_bytes(D, p->j + l);
+        t->ahead[k] = p->ahead[b + k] + lp_bytes(D, l);
+        t->low[k] = t->high[k] = _mm256_setzero_si256();
+    }
+}
+
+/* 8-bit data and a model of at most 8 bits: data in the high halves of 16 bits, which spares extending their sign. The sums are then
+ * 2^8 times as large: 2^8 2^7 (2^7 - 1) is the largest product, and a lane gets 2^9 of them, less than 2^31. */
+LP_INLINE int lp_high8(int D, int M) { return D == 8 && M <= 8; }
+
+LP_INLINE void lp_products_group(int rows, int D, int M, lp_products_state *t, const void *w, int64_t l)
+{
+    const __m256i zero = _mm256_setzero_si256();
+    lp_i16x32 v;
+    if (lp_high8(D, M) && M == 8) {
+        const __m256i bytes = LP_LOAD((const int8_t *)w + l);
+        v.lo = _mm256_srai_epi16(_mm256_unpacklo_epi8(zero, bytes), 8);
+        v.hi = _mm256_srai_epi16(_mm256_unpackhi_epi8(zero, bytes), 8);
+    } else {
+        v = lp_load16(M, w, l);
+        if (lp_high8(D, M))
+            v = lp_unpacked_order(v);
+    }
+    for (int k = 0; k < rows; k++) {
+        lp_i16x32 a;
+        if (lp_high8(D, M)) {
+            const __m256i bytes = LP_LOAD(t->x[k] + l);
+            a.lo = _mm256_unpacklo_epi8(zero, bytes);
+            a.hi = _mm256_unpackhi_epi8(zero, bytes);
+        } else
+            a = lp_load16(D, t->x[k], l);
+        const __m256i p = _mm256_madd_epi16(a.lo, v.lo), q = _mm256_madd_epi16(a.hi, v.hi);
+        t->low[k] = _mm256_add_epi32(t->low[k], _mm256_add_epi32(p, q));
+        if (D == 16 && M == 16)
+            t->high[k] = _mm256_add_epi32(t->high[k], _mm256_add_epi32(_mm256_srai_epi32(p, 16), _mm256_srai_epi32(q, 16)));
+    }
+}
+
+/* The sums of at most LP_BLOCK columns, to where they belong. */
+LP_INLINE void lp_products_end(int rows, int D, int M, lp_products_state *t, const lp_products *p, int64_t b)
+{
+    int64_t *const sums = (int64_t *)p->sums + b;
+    for (int k = 0; lp_high8(D, M) && k < rows; k++)
+        t->low[k] = _mm256_srai_epi32(t->low[k], 8);
+    if (rows == 4 && D + M <= 20) { /* 2^12 columns: a row's sum is at most 2^(12 + D - 1 + M - 1) */
+        const __m256i s = _mm256_hadd_epi32(_mm256_hadd_epi32(t->low[0], t->low[1]), _mm256_hadd_epi32(t->low[2], t->low[3]));
+        const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+        LP_STORE(sums, _mm256_add_epi64(LP_LOAD(sums), _mm256_cvtepi32_epi64(four)));
+    } else
+        for (int k = 0; k < rows; k++) {
+            if (D == 16 && M == 16) {
+                const __m256i rest = _mm256_sub_epi32(t->low[k], _mm256_slli_epi32(t->high[k], 16));
+                sums[k] += lp_hsum32_wide(t->high[k]) * 65536 + lp_hsum32_unsigned(rest);
+            } else
+                sums[k] += lp_hsum32_wide(t->low[k]);
+        }
+}
+
+/* `rows` rows at once, so that w is loaded, and widened, once for them; n <= LP_BLOCK columns from column l0 of the piece on. */
+LP_INLINE void lp_products_int(int rows, int D, int M, const lp_products *p, int64_t b, int64_t l0, int64_t n)
+{
+    const uint8_t *const w = (const uint8_t *)p->w + lp_bytes(M, l0);
+    lp_products_state t;
+    lp_products_begin(rows, D, &t, p, b, l0);
+    int64_t l = 0;
+    for (; l + 64 <= n; l += 64) {
+        for (int k = 0; k < rows; k++) {
+            LP_PREFETCH(t.ahead[k] + lp_bytes(D, l));
+            if (D == 16)
+                LP_PREFETCH(t.ahead[k] + lp_bytes(D, l) + 64);
+        }
+        lp_products_group(rows, D, M, &t, w, l);
+        lp_products_group(rows, D, M, &t, w, l + 32);
+    }
+    if (l + 32 <= n) {
+        lp_products_group(rows, D, M, &t, w, l);
+        l += 32;
+    }
+    lp_products_end(rows, D, M, &t, p, b);
+    for (int k = 0; l < n && k < rows; k++)
+        ((int64_t *)p->sums)[b + k] += lp_products_tail(D, M, t.x[k], w, l, n, NULL);
+}
+
+/* Columns of the sums that wait in the first-level cache while rows go by, and of the products that are as many numbers as four rows of
+ * those: at most LP_BLOCK, for the products' own sums. */
+#define LP_SUMS 1024
+#define LP_PART (4 * LP_SUMS / LP_ABREAST)
+
+/* 2 pairs rows of 32 columns. */
+LP_INLINE void lp_update_32(int pairs, int high8, int D, int M, const uint8_t *const x[4], const __m256i mu[2], int64_t i,
+                            const __m256i *from, __m256i *sums, void *w)
+{
+    __m256i s[4];
+    for (int k = 0; k < 4; k++)
+        s[k] = LP_LOAD(from + k);
+    for (int k = 0; k < pairs; k++)
+        lp_add_pair(high8, D, mu[k], x[2 * k], x[2 * k + 1], i, s);
+    if (w)
+        lp_add_sums(high8, M, w, i, s);
+    else
+        for (int k = 0; k < 4; k++)
+            LP_STORE(sums + i / 8 + k, s[k]);
+}
+
+/* LP_ABREAST rows of 128 / LP_ABREAST columns. */
+LP_INLINE void lp_products_quarter(int D, int M, lp_products_state *t, const void *w, int64_t l)
+{
+    for (int k = 0; k < 128 / LP_ABREAST; k += 64) {
+        for (int row = 0; row < LP_ABREAST; row++) {
+            LP_PREFETCH(t->ahead[row] + lp_bytes(D, l + k));
+            if (D == 16)
+                LP_PREFETCH(t->ahead[row] + lp_bytes(D, l + k) + 64);
+        }
+        lp_products_group(LP_ABREAST, D, M, t, w, l + k);
+        lp_products_group(LP_ABREAST, D, M, t, w, l + k + 32);
+    }
+}
+
+/* 2 pairs rows, from the b-th on, of n columns: the sums come from `from`, `step` vectors for each 32 columns, and go to `sums`, or,
+ * those of the last rows, into the model. No more than four rows at once: rows whose distance is a power of two share one set of a
+ * cache. With p, n is LP_SUMS, and meanwhile rows pb .. of p are multiplied from column pl of their piece on, as many numbers: those
+ * come from memory, the update's from a cache, and neither has to wait for the other. */
+LP_INLINE void lp_update_rows(int pairs, int high8, int D, int M, const lp_update *u, int64_t b, const __m256i *from,
+                              int64_t step, __m256i *sums, void *w, int64_t j, int64_t l, int64_t n, const lp_products *p,
+                              int64_t pb, int64_t pl)
+{
+    const int last = b + 2 * pairs >= u->count;
+    const uint8_t *x[4];
+    __m256i mu[2];
+    lp_products_state t;
+    for (int k = 0; k < 2 * pairs; k++)
+        x[k] = u->x[b + k] + lp_bytes(D, j + l);
+    for (int k = 0; k < pairs; k++)
+        mu[k] = _mm256_set1_epi32(u->pairs[(b >> 1) + k]);
+    if (p)
+        lp_products_begin(LP_ABREAST, D, &t, p, pb, pl);
+    const uint8_t *const model = p ? (const uint8_t *)p->w + lp_bytes(M, pl) : NULL;
+    int64_t i = 0;
+    for (; i + 64 <= n; i += 64) {
+        for (int k = 0; k < 2 * pairs; k++) {
+            LP_PREFETCH(x[k] + lp_bytes(D, i) + LP_UPDATE_AHEAD);
+            if (D == 16)
+                LP_PREFETCH(x[k] + lp_bytes(D, i) + LP_UPDATE_AHEAD + 64);
+        }
+        lp_update_32(pairs, high8, D, M, x, mu, i, from, sums, last ? (uint8_t *)w + lp_bytes(M, l) : NULL);
+        if (p)
+            lp_products_quarter(D, M, &t, model, 4 / LP_ABREAST * i);
+        lp_update_32(pairs, high8, D, M, x, mu, i + 32, from + step, sums, last ? (uint8_t *)w + lp_bytes(M, l) : NULL);
+        if (p)
+            lp_products_quarter(D, M, &t, model, 4 / LP_ABREAST * (i + 32));
+        from += 2 * step;
+    }
+    if (i < n)
+        lp_update_32(pairs, high8, D, M, x, mu, i, from, sums, last ? (uint8_t *)w + lp_bytes(M, l) : NULL);
+    if (p)
+        lp_products_end(LP_ABREAST, D, M, &t, p, pb);
+}
+
+/* All rows of 32 groups columns from column l of w on, j + l of the rows. */
+LP_INLINE void lp_update_columns(int groups, int high8, int D, int M, int R, const lp_update *u, void *w, int64_t j, int64_t l,
+                                 lp_i16x32 *r, const __m256i first[4], const void *random)
+{
+    __m256i s[2][4];
+    for (int k = 0; k < groups; k++) {
+        if (R == LP_SRX || R == LP_SRB) {
+            lp_advance16(R, random, l + 32 * k, r);
+            lp_first_terms(high8, *r, s[k]);
+        } else
+            for (int i = 0; i < 4; i++)
+                s[k][i] = first[i];
+    }
+    for (int64_t b = 0; b < u->count; b += 2) {
+        const __m256i mu = _mm256_set1_epi32(u->pairs[b >> 1]);
+        const uint8_t *const x0 = u->x[b], *const x1 = u->x[b + 1];
+        for (int k = 0; k < groups; k++)
+            lp_add_pair(high8, D, mu, x0, x1, j + l + 32 * k, s[k]);
+    }
+    for (int k = 0; k < groups; k++)
+        lp_add_sums(high8, M, w, l + 32 * k, s[k]);
+}
+
+/* Integer data, fixed-point model, no e, sums within 32 bits. Returns how many parts of the products were done meanwhile: LP_ABREAST
+ * rows after another, LP_PART columns each. */
+LP_INLINE int64_t lp_update_int(int high8, int D, int M, int R, const lp_update *u, const lp_products *p, void *w, int64_t j,
+                                int64_t n, void *random)
+{
+    lp_i16x32 r = lp_random16(R, random);
+    __m256i first[4], sums[LP_SUMS / 8];
+    lp_first_terms(high8, r, first);
+    const int64_t whole = n & ~31, across = p->n % LP_PART ? 0 : p->n / LP_PART, parts = across * (p->count / LP_ABREAST);
+    int64_t done = 0, row = 0, column = 0, l = 0;
+    for (; n <= LP_SHORT && l + 64 <= whole; l += 64)
+        lp_update_columns(2, high8, D, M, R, u, w, j, l, &r, first, random);
+    for (; n <= LP_SHORT && l < whole; l += 32)
+        lp_update_columns(1, high8, D, M, R, u, w, j, l, &r, first, random);
+    for (; l < whole; l += LP_SUMS) {
+        const int64_t k = whole - l < LP_SUMS ? whole - l : LP_SUMS;
+        const __m256i *from = first;
+        int64_t step = 0;
+        if (R == LP_SRX || R == LP_SRB) {
+            for (int64_t i = 0; i < k; i += 32) {
+                lp_advance16(R, random, l + i, &r);
+                lp_first_terms(high8, r, sums + i / 8);
+            }
+            from = sums;
+            step = 4;
+        }
+        int64_t b = 0;
+        for (; b + 2 < u->count; b += 4) {
+            if (k == LP_SUMS && done < parts) {
+                lp_update_rows(2, high8, D, M, u, b, from, step, sums, w, j, l, LP_SUMS, p, row, column);
+                done++;
+                if ((column += LP_PART) == p->n) {
+                    column = 0;
+                    row += LP_ABREAST;
+                }
+            } else
+                lp_update_rows(2, high8, D, M, u, b, from, step, sums, w, j, l, k, NULL, 0, 0);
+            from = sums;
+            step = 4;
+        }
+        if (b < u->count)
+            lp_update_rows(1, high8, D, M, u, b, from, step, sums, w, j, l, k, NULL, 0, 0);
+    }
+    if (R == LP_SRX) {
+        LP_STORE(random, r.lo);
+        LP_STORE((uint8_t *)random + 32, r.hi);
+    }
+    if (whole < n)
+        lp_update_slow(D, M, R, u, (uint8_t *)w + lp_bytes(M, whole), j + whole, n - whole,
+                       R == LP_SRB ? (void *)((uint16_t *)random + whole) : random);
+    return done;
+}
+
+/* A 32f on a side: float32 products, added in order. */
+LP_INLINE void lp_update_float(int D, int M, int R, const lp_update *u, void *w, int64_t j, int64_t n, void *random)
+{
+    __m256 fractions[4];
+    lp_i16x32 lanes = lp_fractions_fixed(M == 32 ? LP_NEAREST : R, random, fractions);
+    int64_t l = 0;
+    for (; l + 32 <= n; l += 32) {
+        lp_f32x32 s = lp_loadf(D, u->x[0], j + l);
+        const __m256 m0 = _mm256_set1_ps(u->m[0]);
+        for (int k = 0; k < 4; k++)
+            s.v[k] = _mm256_mul_ps(m0, s.v[k]);
+        for (int64_t b = 1; b < u->count; b++) {
+            const __m256 m = _mm256_set1_ps(u->m[b]);
+            const lp_f32x32 a = lp_loadf(D, u->x[b], j + l);
+            LP_PREFETCH(u->x[b] + lp_bytes(D, j + l) + LP_UPDATE_AHEAD);
+            if (D == 32)
+                LP_PREFETCH(u->x[b] + lp_bytes(D, j + l) + LP_UPDATE_AHEAD + 64);
+            for (int k = 0; k < 4; k++)
+                s.v[k] = _mm256_add_ps(s.v[k], _mm256_mul_ps(m, a.v[k]));
+        }
+        if (M == 32) {
+            float *const v = (float *)w + l;
+            for (int k = 0; k < 4; k++)
+                _mm256_storeu_ps(v + 8 * k, _mm256_add_ps(_mm256_loadu_ps(v + 8 * k), s.v[k]));
+        } else {
+            lp_i32x32 v = lp_load32(M, w, l);
+            lp_fractions(R, random, l, &lanes, fractions);
+            for (int k = 0; k < 4; k++)
+                v.v[k] = lp_add_float8(M, v.v[k], s.v[k], fractions[k]);
+            lp_store32(M, w, l, v);
+        }
+    }
+    if (M != 32 && R == LP_SRX) {
+        LP_STORE(random, lanes.lo);
+        LP_STORE((uint8_t *)random + 32, lanes.hi);
+    }
+    if (l < n)
+        lp_update_slow(D, M, R, u, (uint8_t *)w + lp_bytes(M, l), j + l, n - l,
+                       R == LP_SRB ? (void *)((uint32_t *)random + l) : random);
+}
+
+/* The same for pairs with 32f. */
+LP_INLINE void lp_products_float(int rows, int D, int M, const lp_products *p, int64_t b, int64_t l0, int64_t n)
+{
+    const uint8_t *const w = (const uint8_t *)p->w + lp_bytes(M, l0);
+    const uint8_t *x[2], *ahead[2];
+    lp_f32x32 part[2];
+    for (int k = 0; k < rows; k++) {
+        x[k] = p->x[b + k] + lp_bytes(D, p->j + l0);
+        ahead[k] = p->ahead[b + k] + lp_bytes(D, l0);
+        for (int i = 0; i < 4; i++)
+            part[k].v[i] = _mm256_setzero_ps();
+    }
+    int64_t l = 0;
+    for (; l + 32 <= n; l += 32) {
+        const lp_f32x32 v = lp_loadf(M, w, l);
+        for (int k = 0; k < rows; k++) {
+            const lp_f32x32 a = lp_loadf(D, x[k], l);
+            LP_PREFETCH(ahead[k] + lp_bytes(D, l));
+            if (D == 32)
+                LP_PREFETCH(ahead[k] + lp_bytes(D, l) + 64);
+            for (int i = 0; i < 4; i++)
+                part[k].v[i] = _mm256_add_ps(part[k].v[i], _mm256_mul_ps(a.v[i], v.v[i]));
+        }
+    }
+    for (int k = 0; k < rows; k++) {
+        double *const sums = (double *)p->sums + 32 * (b + k);
+        float lanes[32];
+        for (int i = 0; i < 4; i++)
+            _mm256_storeu_ps(lanes + 8 * i, part[k].v[i]);
+        lp_products_tail(D, M, x[k], w, l, n, lanes);
+        for (int i = 0; i < 32; i++)
+            sums[i] = sums[i] + (double)lanes[i];
+    }
+}
+
+LP_INLINE void lp_batch_avx2(int D, int M, int R, const lp_update *u, const lp_products *p, void *w, int64_t j, int64_t n,
+                             void *random)
+{
+    const int floats = D == 32 || M == 32, rows = p->n > LP_SHORT ? 1 : floats ? 2 : 4;
+    int64_t done = 0;
+    if (u->count > 0) {
+        if (floats)
+            lp_update_float(D, M, R, u, w, j, n, random);
+        else if (!u->regular || u->reach > (((int64_t)1 << 31) - 65536) >> (D - 1)) /* or 32 bits do not hold the sums with r */
+            lp_update_slow(D, M, R, u, w, j, n, random);
+        else if (D == 8 && u->reach <= (1 << 16) - 512) /* 2^8 times as much is within 32 bits too */
+            done = lp_update_int(1, D, M, R, u, p, w, j, n, random);
+        else
+            done = lp_update_int(0, D, M, R, u, p, w, j, n, random);
+    }
+    int64_t b = 0, l = 0;
+    if (done > 0) {
+        const int64_t across = p->n / LP_PART, column = done % across * LP_PART;
+        b = done / across * LP_ABREAST;
+        for (int k = 0; column > 0 && k < LP_ABREAST; k++, b++)
+            for (l = column; l < p->n; l += LP_BLOCK)
+                lp_products_int(1, D, M, p, b, l, p->n - l < LP_BLOCK ? p->n - l : LP_BLOCK);
+        l = 0;
+    }
+    for (; rows > 1 && b + rows <= p->count; b += rows) /* n <= LP_SHORT, so that there is one block */
+        if (floats)
+            lp_products_float(2, D, M, p, b, 0, p->n);
+        else
+            lp_products_int(4, D, M, p, b, 0, p->n);
+    for (; b < p->count; b++) {
+        for (; l < p->n; l += LP_BLOCK) {
+            const int64_t k = p->n - l < LP_BLOCK ? p->n - l : LP_BLOCK;
+            if (floats)
+                lp_products_float(1, D, M, p, b, l, k);
+            else
+                lp_products_int(1, D, M, p, b, l, k);
+        }
+        l = 0;
+    }
+}
+
+/* (double)v, rounded once: 2^52 + the low 32 bits, and 2^84 + the high ones, are exact. */
+LP_INLINE __m256d lp_int64_to_double(__m256i v)
+{
+    const __m256i low = _mm256_blend_epi32(_mm256_set1_epi64x(0x4330000000000000), v, 0x55);
+    const __m256i high = _mm256_xor_si256(_mm256_srli_epi64(v, 32), _mm256_set1_epi64x(0x4530000080000000));
+    const __m256d offset = _mm256_castsi256_pd(_mm256_set1_epi64x(0x4530000080100000)); /* 2^84 + 2^63 + 2^52 */
+    return _mm256_add_pd(_mm256_sub_pd(_mm256_castsi256_pd(high), offset), _mm256_castsi256_pd(low));
+}
+
+/* Four rows of float32 numbers: labels or weights. */
+LP_INLINE __m256d lp_floats_of_rows(const float *v, const int64_t *order, int64_t i)
+{
+    if (!order)
+        return _mm256_cvtps_pd(_mm_loadu_ps(v + i));
+    return _mm256_setr_pd(v[order[i]], v[order[i + 1]], v[order[i + 2]], v[order[i + 3]]);
+}
+
+/* lp_logistic of four numbers, operation for operation. */
+LP_INLINE __m256d lp_logistic4(__m256d t16)
+{
+    const __m256d limit = _mm256_set1_pd(16.0 * LP_LOGISTIC_RANGE), magic = _mm256_set1_pd(LP_MAGIC);
+    t16 = _mm256_max_pd(_mm256_min_pd(t16, limit), _mm256_sub_pd(_mm256_setzero_pd(), limit));
+    const __m256d node = _mm256_add_pd(t16, magic);
+    double nodes[4];
+    __m256d c[4];
+    _mm256_storeu_pd(nodes, node);
+    for (int k = 0; k < 4; k++)
+        c[k] = _mm256_loadu_pd((const double *)lp_entry(lp_logistic_table[16 * LP_LOGISTIC_RANGE], nodes[k], 5));
+    const __m256d a = _mm256_unpacklo_pd(c[0], c[1]), b = _mm256_unpackhi_pd(c[0], c[1]);
+    const __m256d d = _mm256_unpacklo_pd(c[2], c[3]), e = _mm256_unpackhi_pd(c[2], c[3]);
+    const __m256d c0 = _mm256_permute2f128_pd(a, d, 0x20), c1 = _mm256_permute2f128_pd(b, e, 0x20);
+    const __m256d c2 = _mm256_permute2f128_pd(a, d, 0x31), c3 = _mm256_permute2f128_pd(b, e, 0x31);
+    const __m256d u = _mm256_sub_pd(t16, _mm256_sub_pd(node, magic));
+    return _mm256_add_pd(_mm256_add_pd(c0, _mm256_mul_pd(c1, u)),
+                         _mm256_mul_pd(_mm256_mul_pd(u, u), _mm256_add_pd(c2, _mm256_mul_pd(c3, u))));
+}
+
+/* lp_loss_step for four examples at a time, operation for operation: integers' products, no intercept. Returns how many: it stops where a
+ * product is not finite. */
+LP_INLINE int64_t lp_slopes_avx2(int loss, const lp_sgd *g, lp_batch *t, int64_t first, double factor)
+{
+    const __m256d sixteen = _mm256_set1_pd(16.0), zero = _mm256_setzero_pd(), scale = _mm256_set1_pd(g->dot_scale);
+    int64_t i = 0;
+    for (; !g->intercept && i + 4 <= t->next.count; i += 4) {
+        const __m256d z = lp_int64_to_double(LP_LOAD((const int64_t *)t->next.sums + i));
+        const __m256d y = lp_floats_of_rows(g->y, g->order, first + i);
+        __m256d k = _mm256_set1_pd(factor), slope;
+        if (g->weight)
+            k = _mm256_mul_pd(k, lp_floats_of_rows(g->weight, g->order, first + i));
+        const __m256d s = loss == LP_SQUARED ? scale : _mm256_mul_pd(sixteen, _mm256_mul_pd(scale, y));
+        const __m256d p = _mm256_add_pd(_mm256_mul_pd(z, s), zero); /* + the intercept: it is not -0 */
+        if (_mm256_movemask_pd(_mm256_cmp_pd(_mm256_sub_pd(p, p), zero, _CMP_EQ_OQ)) != 15)
+            break;
+        if (loss == LP_LOGISTIC)
+            slope = _mm256_mul_pd(lp_logistic4(p), _mm256_mul_pd(y, k));
+        else if (loss == LP_HINGE)
+            slope = _mm256_and_pd(_mm256_cmp_pd(p, sixteen, _CMP_LT_OQ), _mm256_mul_pd(y, k));
+        else
+            slope = _mm256_mul_pd(_mm256_sub_pd(y, p), k);
+        _mm256_storeu_pd(t->slope + i, slope);
+    }
+    return i;
+}
+
+/* lp_make_step16 for four steps at a time, e = 0. Returns how many: it stops where a step is too large for that. */
+LP_INLINE int64_t lp_round_steps_avx2(lp_update *u, const double *slope, double scale, int stochastic, const uint64_t *draws)
+{
+    const __m256d limit = _mm256_set1_pd(32768.0), magic = _mm256_set1_pd(LP_MAGIC), sign = _mm256_set1_pd(-0.0);
+    const __m128i edge = _mm_set1_epi32(32768);
+    const __m256i even = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
+    int64_t b = 0;
+    for (; b + 4 <= u->count; b += 4) {
+        __m256d t = _mm256_mul_pd(_mm256_loadu_pd(slope + b), _mm256_set1_pd(scale));
+        if (_mm256_movemask_pd(_mm256_cmp_pd(_mm256_andnot_pd(sign, t), limit, _CMP_LT_OQ)) != 15)
+            break;
+        if (stochastic) { /* 2 h + 1 below 2^33, as the low bits of 2^52 + 2 h + 1 */
+            const __m256i odd = _mm256_or_si256(_mm256_slli_epi64(_mm256_srli_epi64(LP_LOAD(draws + b), 32), 1),
+                                                _mm256_set1_epi64x(0x4330000000000001));
+            const __m256d v = _mm256_sub_pd(_mm256_castsi256_pd(odd), _mm256_set1_pd(0x1p52 + 4294967296.0));
+            t = _mm256_add_pd(t, _mm256_mul_pd(v, _mm256_set1_pd(0x1p-33)));
+        }
+        const __m256i bits = _mm256_castpd_si256(_mm256_add_pd(t, magic));
+        const __m128i mu = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(bits, even));
+        if (_mm_movemask_epi8(_mm_cmpeq_epi32(_mm_abs_epi32(mu), edge)))
+            break;
+        _mm_storeu_si128((__m128i *)(u->mu + b), mu);
+        _mm_storeu_si128((__m128i *)(u->e + b), _mm_setzero_si128());
+    }
+    return b;
+}
+
+/* lp_update_close, eight steps at a time. pairs has room for a multiple of eight. */
+LP_INLINE void lp_update_close_avx2(lp_update *u)
+{
+    const int64_t count = u->count;
+    __m256i reach = _mm256_setzero_si256(), e = reach;
+    int64_t b = 0;
+    for (; b + 8 <= count; b += 8) {
+        const __m256i mu = LP_LOAD(u->mu + b);
+        e = _mm256_or_si256(e, LP_LOAD(u->e + b));
+        reach = _mm256_add_epi64(reach, _mm256_cvtepu32_epi64(_mm256_castsi256_si128(_mm256_abs_epi32(mu))));
+        reach = _mm256_add_epi64(reach, _mm256_cvtepu32_epi64(_mm256_extracti128_si256(_mm256_abs_epi32(mu), 1)));
+        _mm_storeu_si128((__m128i *)(u->pairs + b / 2),
+                         _mm_packs_epi32(_mm256_castsi256_si128(mu), _mm256_extracti128_si256(mu, 1)));
+    }
+    if (!_mm256_testz_si256(e, e)) { /* rare */
+        lp_update_close(u);
+        return;
+    }
+    lp_update_close_from(u, b, lp_hsum64(reach));
 }
 
 /* Whether a row of n numbers leaves no remainder, and a step keeps to the main road: then the body makes no call, and the

@@ -165,9 +165,9 @@ LP_INLINE void lp_update_group(int wide, int D, int M, const lp_update *u, void 
                                const lp_words *t)
 {
     if (D == 32 || M == 32) {
-        float s[32];
+        float s[32] = {0};
         for (int64_t b = 0; b < u->count; b++) {
-            const float m = u->steps[b].m;
+            const float m = u->m[b];
             for (int l = 0; l < k; l++) {
                 const float product = m * lp_getf(u->x[b], D, l0 + l);
                 s[l] = b == 0 ? product : s[l] + product;
@@ -182,7 +182,7 @@ LP_INLINE void lp_update_group(int wide, int D, int M, const lp_update *u, void 
     } else if (wide) {
         int64_t high[32] = {0}, low[32] = {0};
         for (int64_t b = 0; b < u->count; b++) {
-            const int64_t factor = (int64_t)u->steps[b].mu * ((int64_t)1 << u->steps[b].e);
+            const int64_t factor = (int64_t)u->mu[b] * ((int64_t)1 << u->e[b]);
             for (int l = 0; l < k; l++) {
                 const int64_t product = factor * lp_get(u->x[b], D, l0 + l);
                 high[l] += product >> 16;
@@ -194,7 +194,7 @@ LP_INLINE void lp_update_group(int wide, int D, int M, const lp_update *u, void 
     } else {
         int32_t s[32] = {0};
         for (int64_t b = 0; b < u->count; b++) {
-            const int32_t factor = u->steps[b].mu * (1 << u->steps[b].e);
+            const int32_t factor = u->mu[b] * (1 << u->e[b]);
             for (int l = 0; l < k; l++)
                 s[l] += factor * lp_get(u->x[b], D, l0 + l);
         }
@@ -203,42 +203,50 @@ LP_INLINE void lp_update_group(int wide, int D, int M, const lp_update *u, void 
     }
 }
 
+LP_INLINE void lp_update_base(int D, int M, int R, const lp_update *u, void *w, int64_t j, int64_t n, void *random)
+{
+    const int words = M != 32;
+    /* with r, every sum is below 2^31: reach 2^(D-1) + 2^16 <= 2^31 */
+    const int wide = D != 32 && u->reach > (((int64_t)1 << 31) - 65536) >> (D - 1);
+    lp_words t;
+    if (words && (R == LP_NEAREST || R == LP_SR))
+        lp_words_fixed(&t, D, R, random);
+    for (int64_t l = 0; l < n; l += 32) {
+        const int k = n - l < 32 ? (int)(n - l) : 32;
+        if (words && (R == LP_SRX || R == LP_SRB))
+            lp_words_fresh(&t, D, R, random, l, k);
+        if (wide)
+            lp_update_group(1, D, M, u, w, l, j + l, k, &t);
+        else if (k == 32)
+            lp_update_group(0, D, M, u, w, l, j + l, 32, &t);
+        else
+            lp_update_group(0, D, M, u, w, l, j + l, k, &t);
+    }
+}
+
 LP_INLINE void lp_batch_base(int D, int M, int R, const lp_update *u, const lp_products *p, void *w, int64_t j, int64_t n,
                              void *random)
 {
-    const int words = M != 32;
-    lp_words t;
-    if (u->count > 0) {
-        /* with r, every sum is below 2^31: reach 2^(D-1) + 2^16 <= 2^31 */
-        const int wide = D != 32 && u->reach > (((int64_t)1 << 31) - 65536) >> (D - 1);
-        if (words && (R == LP_NEAREST || R == LP_SR))
-            lp_words_fixed(&t, D, R, random);
-        for (int64_t l = 0; l < n; l += 32) {
-            const int k = n - l < 32 ? (int)(n - l) : 32;
-            if (words && (R == LP_SRX || R == LP_SRB))
-                lp_words_fresh(&t, D, R, random, l, k);
-            if (wide)
-                lp_update_group(1, D, M, u, w, l, j + l, k, &t);
-            else if (k == 32)
-                lp_update_group(0, D, M, u, w, l, j + l, 32, &t);
-            else
-                lp_update_group(0, D, M, u, w, l, j + l, k, &t);
-        }
-    }
+    if (u->count > 0)
+        lp_update_base(D, M, R, u, w, j, n, random);
     for (int64_t b = 0; b < p->count; b++) {
-        const uint8_t *x = p->x[b] + lp_bytes(D, j);
+        const uint8_t *x = p->x[b] + lp_bytes(D, p->j);
         int64_t sum = 0;
-        float part[32] = {0};
-        int64_t l = 0;
-        for (; l + 32 <= n; l += 32)
-            lp_group_base(0, 1, D, M, NULL, NULL, w, x, l, 32, NULL, &sum, part);
-        if (l < n)
-            lp_group_base(0, 1, D, M, NULL, NULL, w, x, l, (int)(n - l), NULL, &sum, part);
-        if (D == 32 || M == 32) {
-            double *sums = (double *)p->sums + 32 * b;
-            for (int lane = 0; lane < 32; lane++)
-                sums[lane] = sums[lane] + (double)part[lane];
-        } else
+        for (int64_t block = 0; block < p->n; block += LP_BLOCK) {
+            const int64_t end = p->n - block < LP_BLOCK ? p->n : block + LP_BLOCK;
+            float part[32] = {0};
+            int64_t l = block;
+            for (; l + 32 <= end; l += 32)
+                lp_group_base(0, 1, D, M, NULL, NULL, (void *)p->w, x, l, 32, NULL, &sum, part);
+            if (l < end)
+                lp_group_base(0, 1, D, M, NULL, NULL, (void *)p->w, x, l, (int)(end - l), NULL, &sum, part);
+            if (D == 32 || M == 32) {
+                double *sums = (double *)p->sums + 32 * b;
+                for (int lane = 0; lane < 32; lane++)
+                    sums[lane] = sums[lane] + (double)part[lane];
+            }
+        }
+        if (D != 32 && M != 32)
             ((int64_t *)p->sums)[b] += sum;
     }
 }

@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 cdef extern from "lowprec.h" nogil:
     enum: LP_DOT, LP_AXPY, LP_AXPY_DOT, LP_SGD, LP_BATCH, LP_SDOT, LP_SAXPY
     enum: LP_BLOCK
+    enum: LP_COLUMNS
     enum: LP_NEAREST, LP_SR, LP_SRX, LP_SRB
     enum: LP_LOGISTIC, LP_HINGE, LP_SQUARED
     enum: LP_DISTANCE
@@ -59,16 +60,21 @@ cdef extern from "lowprec.h" nogil:
 
     ctypedef struct lp_update:
         const uint8_t **x
-        lp_step *steps
+        float *m
+        int32_t *mu
+        int32_t *e
         int32_t *pairs
         int64_t count
         int64_t reach
-        int32_t e
+        int32_t regular
 
     ctypedef struct lp_products:
         const uint8_t **x
         const uint8_t **ahead
         int64_t count
+        const void *w
+        int64_t j
+        int64_t n
         void *sums
 
     ctypedef lp_sum (*lp_dot_fn)(const void *x, const void *w, int64_t n) noexcept nogil
@@ -90,6 +96,7 @@ cdef extern from "lowprec.h" nogil:
         lp_update update
         lp_products next
         double *slope
+        uint64_t *draws
         lp_batch_fn step_v
         lp_axpy_fn axpy
         void *v
@@ -138,6 +145,7 @@ cdef extern from "lowprec.h" nogil:
         const lp_kernel *kernels
         int count
         int (*runnable)() noexcept nogil
+        lp_sgd_fn batch_sgd
 
     ctypedef struct lp_capi:
         const lp_isa *(*isa_find)(const char *name) noexcept nogil
@@ -145,7 +153,6 @@ cdef extern from "lowprec.h" nogil:
         void (*mt_seed)(lp_mt19937 *mt, uint64_t seed, uint64_t stream) noexcept nogil
         int64_t (*at_limit)(const void *w, int64_t n, int M) noexcept nogil
         void (*widen)(void *w, int64_t n, int M) noexcept nogil
-        lp_sgd_fn batch_sgd
         void (*sparse_sgd)(lp_sgd *job, int64_t first, int64_t last) noexcept nogil
         lp_gather_fn (*find_gather)(int index_bits, int M) noexcept nogil
         lp_scatter_fn (*find_scatter)(int index_bits, int M) noexcept nogil
@@ -158,8 +165,6 @@ cdef extern from "lowprec.h" nogil:
     void lp_mt19937_seed(lp_mt19937 *mt, uint64_t seed, uint64_t stream)
     void lp_mt19937_fill(lp_mt19937 *mt, void *words, int64_t n, int D)
     void lp_tables_init()
-    void lp_batch_sgd(lp_sgd *g, int64_t first, int64_t last)
-    void lp_update_add(lp_update *u, const uint8_t *x, const lp_step *step)
     int64_t lp_at_limit(const void *w, int64_t n, int M)
     void lp_widen(void *w, int64_t n, int M)
     lp_gather_fn lp_find_gather(int index_bits, int M)
@@ -174,5 +179,7 @@ cdef extern from "scalar.h" nogil:
     void lp_rng_draw(uint64_t *lane)
     uint64_t lp_xorshift64(uint64_t x)
     double lp_tree(double *sums)
+    void lp_update_set(lp_update *u, int64_t b, const lp_step *step)
+    void lp_update_close(lp_update *u)
     void lp_make_step(lp_step *s, double m, int D, int M, int stochastic, uint64_t draw)
     double lp_loss_step(int loss, double sum, double scale, double b, double y, double k, int *finite)

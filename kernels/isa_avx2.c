@@ -10,7 +10,12 @@ static int has_avx2(void)
 #define LP_RUNNABLE has_avx2
 #define LP_BODY lp_body_avx2
 #define LP_DRAW lp_draw_avx2
-#define LP_BATCH_BODY lp_batch_base
+#define LP_BATCH_BODY lp_batch_avx2
+#define LP_SLOPES lp_slopes_avx2
+#define LP_ROUND_STEPS lp_round_steps_avx2
+#define LP_CLOSE lp_update_close_avx2
+#include "batch_loop.h"
+#define LP_BATCH_LOOP lp_batch_loop
 #define LP_WHOLE lp_whole_avx2
 #define LP_REGULAR lp_regular_avx2
 #include "stamp.h"

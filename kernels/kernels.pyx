@@ -575,15 +575,15 @@ def _batch(isa, D, M, rounding, m, rows, w, rows_next, int64_t n, words=None, se
     cdef const lp_kernel *row = lp_find(table, LP_BATCH, d, c, R)
     cdef int64_t count = len(rows), count_next = len(rows_next)
     cdef uint64_t[::1] addresses = np.zeros(count + 1 + count_next, dtype=np.uint64)
-    cdef uint8_t[::1] steps = np.zeros((count + 1) * sizeof(lp_step), dtype=np.uint8)
-    cdef int32_t[::1] pairs = np.zeros(count // 2 + 1, dtype=np.int32)
+    cdef float[::1] floats_m = np.zeros(count + 1, dtype=np.float32)
+    cdef int32_t[:, ::1] codes = np.zeros((3, count + 1), dtype=np.int32)
     cdef bint floats = d == 32 or c == 32
     sums = np.zeros((count_next + 1) * (32 if floats else 1), dtype=np.float64 if floats else np.int64)
     cdef uint64_t at = w.ctypes.data, fresh = 0 if words is None else words.ctypes.data
     u.x = <const uint8_t **>&addresses[0]
-    u.steps = <lp_step *>&steps[0]
-    u.pairs = &pairs[0]
-    u.count = 0
+    u.m = &floats_m[0]
+    u.mu, u.e, u.pairs = &codes[0, 0], &codes[1, 0], &codes[2, 0]
+    u.count = count
     p.x = u.x + count + 1
     p.ahead = p.x
     p.count = count_next
@@ -592,16 +592,23 @@ def _batch(isa, D, M, rounding, m, rows, w, rows_next, int64_t n, words=None, se
     for b in range(count):
         if R != LP_NEAREST and not floats:
             draw = rng.scalar = lp_xorshift64(rng.scalar)
+        u.x[b] = <const uint8_t *><uint64_t>rows[b].ctypes.data
         lp_make_step(&step, m[b], d, c, R != LP_NEAREST, draw)
-        lp_update_add(&u, <const uint8_t *><uint64_t>rows[b].ctypes.data, &step)
+        lp_update_set(&u, b, &step)
+    if count:
+        lp_update_close(&u)
     if R == LP_SR:
         lp_rng_draw(rng.lane)
     for b in range(count_next):
         p.x[b] = <const uint8_t *><uint64_t>rows_next[b].ctypes.data
-    for j in range(0, n, 4096):
+    p.count = p.n = 0
+    for j in range(0, n + LP_BLOCK, LP_BLOCK):  # as the driver: the products of a piece beside the update of the next one
         if R == LP_SRB:
-            random = <void *><uint64_t>(fresh + j * (4 if d == 32 else 2))
-        (<lp_batch_fn>row.fn)(&u, &p, <void *><uint64_t>(at + j * c // 8), j, min(n - j, 4096), random)
+            random = <void *><uint64_t>(fresh + min(j, n) * (4 if d == 32 else 2))
+        u.count = count if j < n else 0
+        (<lp_batch_fn>row.fn)(&u, &p, <void *><uint64_t>(at + j * c // 8), j, min(n - j, LP_BLOCK), random)
+        p.count = count_next
+        p.w, p.j, p.n = <const void *><uint64_t>(at + j * c // 8), j, min(n - j, LP_BLOCK)
     if not floats:
         return sums[:count_next].tolist()
     return [lp_tree(<double *><void *><uint64_t>lane.ctypes.data) for lane in sums[: 32 * count_next].reshape(-1, 32)]
@@ -634,7 +641,6 @@ _functions.find = lp_find
 _functions.mt_seed = lp_mt19937_seed
 _functions.at_limit = lp_at_limit
 _functions.widen = lp_widen
-_functions.batch_sgd = lp_batch_sgd
 _functions.sparse_sgd = lp_sparse_sgd
 _functions.find_gather = lp_find_gather
 _functions.find_scatter = lp_find_scatter

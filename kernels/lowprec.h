@@ -15,6 +15,8 @@ enum lp_loss { LP_LOGISTIC, LP_HINGE, LP_SQUARED };
 /* Elements between two flushes of the partial sums. For float32 it is part of the arithmetic; for integers it is short enough for
  * every accumulator: 4096 * 2^7 * 2^7 < 2^31 (8 x 8), and per 32-bit lane 128 * 2 * 2^7 * 2^15 = 2^30 (8 x 16). */
 #define LP_BLOCK 4096
+#define LP_COLUMNS 16384 /* of a batch at a time: the hardware's prefetcher needs runs that long */
+#define LP_ABREAST 2     /* rows whose products are taken side by side, where the rows are long */
 
 /* Bytes between the row being read and the software prefetch, unless a caller says otherwise. Measured at 2^11 <= n <= 2^20 on Zen 4:
  * 8 KiB ahead into the second-level cache gives 0.7..0.9 of the streaming roof, 1 KiB into the first 0.35..0.5. */
@@ -79,18 +81,21 @@ typedef struct lp_sgd {
 /* The rows that one update of a batch adds to the model, and the step of each. */
 typedef struct lp_update {
     const uint8_t **x; /* the rows' first bytes, count + 1 of them: the last is there twice, for who reads two at a time */
-    lp_step *steps;
-    int32_t *pairs; /* mu of row 2 k in the low half, of row 2 k + 1 (0 where there is none) in the high one; where e is 0 */
+    float *m;          /* the steps where a format is 32f */
+    int32_t *mu, *e;   /* elsewhere; count + 1 of mu, a zero follows */
+    int32_t *pairs;    /* mu of row 2 k in the low half, of row 2 k + 1 (0 where there is none) in the high one */
     int64_t count;
-    int64_t reach; /* sum of |mu| 2^e: no sum over the rows is larger than reach 2^(D-1) */
-    int32_t e;     /* the largest */
+    int64_t reach;   /* sum of |mu| 2^e: no sum over the rows is larger than reach 2^(D-1) */
+    int32_t regular; /* is every e 0? */
 } lp_update;
 
 /* The rows whose products with the model a batch takes. */
 typedef struct lp_products {
     const uint8_t **x;     /* the rows' first bytes */
-    const uint8_t **ahead; /* rows to be prefetched meanwhile */
+    const uint8_t **ahead; /* what to prefetch meanwhile, from column j on */
     int64_t count;
+    const void *w; /* from column j on, n columns, as few as of an update */
+    int64_t j, n;
     void *sums; /* added to: int64_t for each row; double[32] where a format is 32f, the sums that lp_tree reduces */
 } lp_products;
 
@@ -130,8 +135,8 @@ typedef struct lp_sparse {
     lp_axpy_fn axpy;
 } lp_sparse;
 
-/* Columns [j, j + n) of a batch, n <= LP_BLOCK, j a multiple of LP_BLOCK: one write of w for all rows of u, then the products of
- * p's rows with the new w. w and LP_SRB's words begin at column j, the rows at column 0. */
+/* One write of columns [j, j + n) of w, n <= LP_COLUMNS, j a multiple of LP_BLOCK, for all rows of u; and, of other columns, the products of p's rows.
+ * w and LP_SRB's words begin at column j, the rows at column 0. */
 typedef void (*lp_batch_fn)(const lp_update *u, const lp_products *p, void *w, int64_t j, int64_t n, void *random);
 
 /* What a worker that trains on mini-batches has besides its lp_sgd. */
@@ -142,7 +147,8 @@ typedef struct lp_batch {
     lp_batch_fn step;      /* D x M */
     lp_update update;      /* the batch that is still to be applied: its rows, if count > 0 */
     lp_products next;
-    double *slope; /* their steps, before these are rounded */
+    double *slope;   /* their derivatives times what makes steps of them */
+    uint64_t *draws; /* of the scalar generator, one for each step */
     /* the rest for G alone: the batch's sum is written to v by step_v (D x G), v added to the model by axpy (G x M) */
     lp_batch_fn step_v;
     lp_axpy_fn axpy;
@@ -168,6 +174,7 @@ typedef struct lp_isa {
     const lp_kernel *kernels;
     int count;
     int (*runnable)(void);
+    lp_sgd_fn batch_sgd; /* training on mini-batches: batch_loop.h */
 } lp_isa;
 
 extern const lp_isa lp_isa_base;
@@ -188,7 +195,6 @@ typedef struct lp_capi {
     void (*mt_seed)(lp_mt19937 *mt, uint64_t seed, uint64_t stream);
     int64_t (*at_limit)(const void *w, int64_t n, int M);
     void (*widen)(void *w, int64_t n, int M);
-    lp_sgd_fn batch_sgd;
     void (*sparse_sgd)(lp_sgd *job, int64_t first, int64_t last);
     lp_gather_fn (*find_gather)(int index_bits, int M);
     lp_scatter_fn (*find_scatter)(int index_bits, int M);
@@ -202,10 +208,6 @@ void lp_mt19937_fill(lp_mt19937 *mt, void *words, int64_t n, int D);
 extern double lp_logistic_table[][4];
 extern float lp_reciprocal[2049];
 void lp_tables_init(void);
-
-/* batch.c */
-void lp_batch_sgd(lp_sgd *g, int64_t first, int64_t last);
-void lp_update_add(lp_update *u, const uint8_t *x, const lp_step *step);
 
 /* sparse.c */
 lp_gather_fn lp_find_gather(int index_bits, int M);

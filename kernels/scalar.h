@@ -123,6 +123,34 @@ LP_INLINE double lp_tree(double sum[32])
     return sum[0];
 }
 
+/* ---- the steps of a batch ---------------------------------------------------------------------------------------- */
+
+LP_INLINE void lp_update_set(lp_update *u, int64_t b, const lp_step *step)
+{
+    u->m[b] = step->m;
+    u->mu[b] = step->mu;
+    u->e[b] = step->e;
+}
+
+/* After x, the steps and count > 0: what follows from them. An even number of them is done: their reach, and every e 0. */
+LP_INLINE void lp_update_close_from(lp_update *u, int64_t done, int64_t reach)
+{
+    const int64_t count = u->count;
+    int32_t e = 0;
+    u->x[count] = u->x[count - 1];
+    u->mu[count] = 0;
+    for (int64_t b = done; b < count; b += 2)
+        u->pairs[b >> 1] = (int32_t)((uint32_t)u->mu[b + 1] << 16 | ((uint32_t)u->mu[b] & 0xFFFF));
+    for (int64_t b = done; b < count; b++) {
+        reach += (int64_t)(u->mu[b] < 0 ? -u->mu[b] : u->mu[b]) << u->e[b];
+        e |= u->e[b];
+    }
+    u->reach = reach;
+    u->regular = e == 0;
+}
+
+LP_INLINE void lp_update_close(lp_update *u) { lp_update_close_from(u, 0, 0); }
+
 /* ---- loss derivatives ------------------------------------------------------------------------------------------- */
 
 #define LP_LOGISTIC_RANGE 32 /* the table covers t in [-32, 32], 16 cubics to the unit */

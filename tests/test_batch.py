@@ -127,8 +127,11 @@ def test_numbers_of_rows(row, rng):
 
 @every(ROWS)
 def test_over_the_edge_of_a_call(row, rng):
-    for n in (4095, 4096, 4097, 8192 + 70):
+    # a piece of the model has 4096 columns here; beside an update of 1024 go products of 2048
+    for n in (4095, 4096, 4097, 4096 + 1500, 8192 + 70):
         check(row, **draw_case(rng, row, n, 3, 5))
+    for n, count, count_next in ((4096 + 1100, 16, 2), (4096 + 2100, 6, 9), (8192 + 1056, 5, 16), (8192, 2, 4), (8192, 8, 1)):
+        check(row, **draw_case(rng, row, n, count, count_next))
 
 
 @every(ROWS)
@@ -260,7 +263,7 @@ def test_everything_at_once(row, rng):
 @pytest.mark.parametrize("D", R.TOKENS)
 def test_the_same_bits_on_every_isa_at_length(D, rng):
     for M, gradient, random in itertools.product(R.TOKENS, GRADIENTS, ("shared", "mt19937")):
-        problem = Problem(rng, D, M, rows=7, n=4096 + 1024 + 77)
+        problem = Problem(rng, D, M, rows=7, n=16384 + 4096 + 1024 + 77)
         models = []
         for isa in RUNNABLE:
             job, model, plain = drivers(problem, random, isa=isa, batch_size=3, gradient=gradient, seed=3)
