@@ -29,7 +29,7 @@ BUILD = ROOT / "build"
 SECONDS = 60  # for anything that a page does; it takes one or two
 
 # The rungs of the ladder that the results under version control have figures of, in enough commits for a line.
-RUNGS = ["compiler", "SIMD", "fast PRNG", "shared randomness", "fused step", "packing"]
+RUNGS = ["compiler", "SIMD", "fast PRNG", "shared randomness", "fused step", "prefetch", "packing", "mini-batch"]
 
 pytestmark = pytest.mark.slow
 
