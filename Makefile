@@ -32,7 +32,7 @@ run: $(VENV)/installed-learn,report
 	$(BIN)/lowprec train sklearn:breast_cancer
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 # One stamp for each set of extras: it is made again when what is compiled, or what is required, has changed.
 $(VENV)/installed-%: $(SOURCES) | $(BIN)/pip

@@ -46,7 +46,7 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _base.BaseEstimator):
     epochs : int
         Passes over the data in `fit`; `partial_fit` makes one.
     batch_size : int
-        Examples whose gradients are added up for one write of the model.
+        Examples whose gradients are added up for one write of the model; 1 for sparse data.
     fit_intercept : bool
         Whether to train an intercept.
     shuffle : bool

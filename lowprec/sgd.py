@@ -297,7 +297,7 @@ def train(
     batch_size : int
         Examples whose gradients, all taken at the same model, are added up (not averaged) for one write of the model. The
         signature's G is the precision of that sum; without it, the sum is exact. A batch ends with a worker's share of the
-        epoch, and one that is larger than the share is the share.
+        epoch, and one that is larger than the share is the share. Sparse data are trained on example by example.
     n_threads : int, optional
         Workers, each with its own contiguous share of the epoch. None: what this process may use. By default they update the one
         shared model without locks. With one thread a run is reproducible to the last bit, on any machine.
@@ -413,6 +413,11 @@ def train(
         X = checks.as_2d_data(X, "X")
     elif len(X.shape) != 2:
         raise ValueError(f"X: must be two-dimensional; got shape {X.shape}")
+    if isinstance(X, SparseArray) or checks.is_sparse(X):
+        if batch_size > 1:
+            raise checks.wrong_value("batch_size", "sparse data are trained on example by example, so it must be 1", batch_size)
+        if signature.gradient is not None:
+            raise checks.wrong_value("signature", "sparse data are trained on example by example, without a G term", str(signature))
     m, n = X.shape
     labels = checks.check_labels(y, loss, m)
     weight = checks.check_sample_weight(sample_weight, m)
