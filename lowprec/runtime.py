@@ -126,7 +126,7 @@ def _available_cpus(bound: bool = False) -> int:
     return max(1, count if quota is None else min(count, quota))
 
 
-def _binds_threads(environ: Mapping[str, str]) -> bool:
+def binds_threads(environ: Mapping[str, str]) -> bool:
     """Whether OpenMP binds threads to CPUs, the first one as soon as the runtime is loaded."""
     bind = environ.get("OMP_PROC_BIND", "").strip().lower()
     return bind != "false" and any((bind, environ.get("OMP_PLACES"), environ.get("GOMP_CPU_AFFINITY")))
@@ -171,7 +171,7 @@ def effective_n_threads(n_threads: int | None = None, *, environ: Mapping[str, s
         # any limit set since.
         n_threads = max(1, _sgd.max_threads())
         if not environ.get("OMP_NUM_THREADS"):
-            n_threads = min(n_threads, _available_cpus(_binds_threads(environ)))
+            n_threads = min(n_threads, _available_cpus(binds_threads(environ)))
     if n_threads > 1:
         if _team_pid not in (None, os.getpid()):
             return 1

@@ -22,7 +22,7 @@ from .formats import RANDOM_SOURCES, ROUNDINGS, Format, Rounding
 from .losses import mean_loss
 from .model_range import Problem, Range, check_row, model_of
 from .quantized import QuantizedArray, _empty, _scale_of, dequantize, from_codes, quantize
-from .runtime import effective_n_threads
+from .runtime import binds_threads, effective_n_threads
 from .signature import Signature
 from .sparse import SparseArray, as_index
 
@@ -325,7 +325,8 @@ def train(
         are more.
     pin_threads : bool
         Tie each worker to a CPU of its own (of those that this process may use) while it trains, and let the memory of converted
-        data be touched first by the worker that will read it.
+        data be touched first by the worker that will read it. Without effect where OpenMP's own variables (``OMP_PROC_BIND``,
+        ``OMP_PLACES``) do so.
     prefetch : int, optional
         Bytes between the data that are read and the software prefetch; 0: off. None: the tuned default. No effect on results.
     data_scale : float, array_like of shape (n,) or "feature", optional
@@ -503,10 +504,12 @@ def _largest(x: QuantizedArray | SparseArray) -> float:
     return largest or 1.0
 
 
-def _cpus(n_workers: int) -> np.ndarray:
-    """A CPU for each worker, of those that this process may use."""
+def _cpus(n_workers: int) -> np.ndarray | None:
+    """A CPU for each worker, of those that this process may use; None where OpenMP has tied its threads already."""
     if not _sgd.can_pin():
         raise ValueError("pin_threads: this system cannot tie threads to CPUs (Linux can); leave pin_threads=False")
+    if binds_threads(os.environ):
+        return None
     return np.resize(np.array(sorted(os.sched_getaffinity(0)), np.int32), n_workers)
 
 

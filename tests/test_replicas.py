@@ -13,6 +13,7 @@ import reference as R
 from test_sgd_driver import KINDS, RUNNABLE, Problem, cuts
 
 import lowprec as lp
+from lowprec import sgd
 from lowprec._sgd import Sgd, can_pin, openmp_enabled
 
 
@@ -234,6 +235,16 @@ def test_refused(options, fragment, rng):
     X, y = blobs(rng, 50, 5)
     with pytest.raises(ValueError, match=fragment):
         lp.train(X, y, step_size=0.1, **options)
+
+
+@pytest.mark.skipif(not can_pin(), reason="this system cannot pin threads")
+def test_threads_that_openmp_binds_are_left_to_it(monkeypatch):
+    monkeypatch.delenv("OMP_PROC_BIND", raising=False)
+    monkeypatch.delenv("OMP_PLACES", raising=False)
+    monkeypatch.delenv("GOMP_CPU_AFFINITY", raising=False)
+    assert len(sgd._cpus(3)) == 3
+    monkeypatch.setenv("OMP_PROC_BIND", "close")
+    assert sgd._cpus(3) is None
 
 
 @pytest.mark.parametrize("options", [{"sync_every": 2.5}, {"deterministic": "yes"}, {"pin_threads": 1}, {"batch_size": "16"}])
