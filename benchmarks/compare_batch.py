@@ -2,8 +2,8 @@
 
     python -m benchmarks.compare_batch [--mib 256] [--signatures D8M8 D16M16] [--log2-n 8 14 20] [--batches 16] [--seconds 10]
 
-One thread. Each size's cases take turns; before each run the data are read once (the roof). A run ends with its last batch applied.
-Printed are medians within a turn: numbers per second, the ratio to B = 1 with quartiles, the share of the roof.
+One thread. Each size's cases take turns; before each run the data are read once (the roof). A run ends with its last
+batch applied. Printed are medians within a turn: numbers per second, the ratio to B = 1 with quartiles, the share of the roof.
 """
 
 import argparse

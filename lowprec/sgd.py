@@ -418,7 +418,8 @@ def train(
         if batch_size > 1:
             raise checks.wrong_value("batch_size", "sparse data are trained on example by example, so it must be 1", batch_size)
         if signature.gradient is not None:
-            raise checks.wrong_value("signature", "sparse data are trained on example by example, without a G term", str(signature))
+            rule = "sparse data are trained on example by example, without a G term"
+            raise checks.wrong_value("signature", rule, str(signature))
     m, n = X.shape
     labels = checks.check_labels(y, loss, m)
     weight = checks.check_sample_weight(sample_weight, m)
