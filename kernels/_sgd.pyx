@@ -76,6 +76,9 @@ _ROUNDINGS = {"nearest": LP_NEAREST, "shared": LP_SR, "xorshift": LP_SRX, "mt199
 # rows of 1000 and more are slower with it at any size, for they push each other's lines out of the first-level cache.
 _NEXT_ROW_MODEL_BYTES, _NEXT_ROW_ENTRIES = 8 << 20, 400
 
+# Where a row's weights go back together with the next row's coming out.
+_EXCHANGE_MODEL_BYTES, _EXCHANGE_ENTRIES = 1 << 15, 256
+
 # The process that started OpenMP's threads. They do not exist in its forked children, and libgomp would wait for them for ever.
 _team_pid = None
 
@@ -416,6 +419,8 @@ cdef class Sgd:
         cdef bint next_row = prefetch if prefetch is not None else (
             self.n * self.bits_w // 8 >= _NEXT_ROW_MODEL_BYTES
             and cnp.PyArray_DIM(index, 0) <= self.n_rows * _NEXT_ROW_ENTRIES)
+        cdef bint exchange = (self.n * self.bits_w // 8 >= _EXCHANGE_MODEL_BYTES
+                              and cnp.PyArray_DIM(index, 0) >= self.n_rows * _EXCHANGE_ENTRIES)
         self.layouts = <lp_sparse *>malloc(self.workers * sizeof(lp_sparse))
         if self.layouts == NULL:
             raise MemoryError
@@ -433,7 +438,10 @@ cdef class Sgd:
             s.axpy = <lp_axpy_fn>_capi.find(isa, LP_AXPY, self.bits_x, self.bits_w, rounding).fn
             s.x_end = self.jobs[k].x + x_bytes
             s.scratch = malloc(_row_bytes(self.bits_w, longest) + LP_SPARSE_ROOM)
-            if s.scratch == NULL:
+            if exchange:
+                s.exchange = _capi.find_exchange(bits, self.bits_w)
+                s.other = malloc(_row_bytes(self.bits_w, longest) + LP_SPARSE_ROOM)
+            if s.scratch == NULL or (exchange and s.other == NULL):
                 raise MemoryError
             self.jobs[k].sparse = s
         return 0
@@ -452,6 +460,7 @@ cdef class Sgd:
         if self.layouts != NULL:
             for k in range(self.workers):
                 free(self.layouts[k].scratch)
+                free(self.layouts[k].other)
             free(self.layouts)
         if self.jobs != NULL:
             for k in range(self.workers):

@@ -40,18 +40,29 @@ static void lp_update_v(lp_sgd *g, lp_batch *t, uint8_t *w, int64_t j, int64_t n
     }
 }
 
+/* Where the rows at `count` positions from the first-th on begin. */
+LP_INLINE void lp_find_rows(const lp_sgd *g, int64_t first, int64_t count, const uint8_t **x)
+{
+    const uint8_t *const start = g->x + first * g->row_stride;
+    const int64_t stride = g->row_stride;
+    for (int64_t i = 0; g->order && i < count; i++)
+        x[i] = g->x + g->order[first + i] * stride;
+    for (int64_t i = 0; !g->order && i < count; i++)
+        x[i] = start + i * stride;
+}
+
 /* What to prefetch while the products from column j on are taken. Long rows are read in runs, and the hardware needs a while to find
  * out about a new one: the run that comes next. Of rows that are one run, what lies g->ahead bytes further. */
 static void lp_look_ahead(lp_sgd *g, lp_batch *t, int64_t first, int64_t last, int64_t j)
 {
     lp_products *const p = &t->next;
-    const int64_t stride = g->row_stride, offset = lp_bytes(t->D, j);
+    const int64_t offset = lp_bytes(t->D, j);
     if (g->n <= LP_COLUMNS) {
-        const int64_t further = (g->ahead + stride - 1) / stride;
-        for (int64_t b = 0; b < p->count; b++) {
-            const int64_t i = first + b + further;
-            p->ahead[b] = i < last ? g->x + (g->order ? g->order[i] : i) * stride : p->x[b];
-        }
+        const int64_t further = (g->ahead + g->row_stride - 1) / g->row_stride, left = last - first - further;
+        const int64_t there = left < 0 ? 0 : left < p->count ? left : p->count;
+        lp_find_rows(g, first + further, there, p->ahead);
+        for (int64_t b = there; b < p->count; b++)
+            p->ahead[b] = p->x[b];
         return;
     }
     const int64_t next = j + LP_COLUMNS < g->n ? lp_bytes(t->D, j + LP_COLUMNS) : offset;
@@ -96,10 +107,12 @@ static void lp_pass(lp_sgd *g, lp_batch *t, int64_t first, int64_t last)
             lp_mt19937_fill(g->mt, g->words, n, t->D);
         t->step(direct && n > 0 ? &t->update : &none, p, w, j, n, direct ? random : NULL);
         p->count = rows;
-        p->w = w;
-        p->j = j;
-        p->n = n;
-        lp_look_ahead(g, t, first, last, j);
+        if (k < pieces) {
+            p->w = w;
+            p->j = j;
+            p->n = n;
+            lp_look_ahead(g, t, first, last, j);
+        }
     }
     t->update.count = 0;
 }
@@ -205,8 +218,7 @@ static void lp_batch_loop(lp_sgd *g, int64_t first, int64_t last)
         lp_pass(g, t, first, last);
     for (; first < last; first += t->next.count) {
         t->next.count = last - first < t->size ? last - first : t->size;
-        for (int64_t i = 0; i < t->next.count; i++)
-            t->next.x[i] = g->x + (g->order ? g->order[first + i] : first + i) * g->row_stride;
+        lp_find_rows(g, first, t->next.count, t->next.x);
         memset(t->next.sums, 0, (size_t)t->next.count * width);
         lp_pass(g, t, first, last);
         lp_steps(g, t, first);

@@ -112,6 +112,8 @@ cdef extern from "lowprec.h" nogil:
                                  void *scratch, void *random) noexcept nogil
     ctypedef void (*lp_gather_fn)(const void *index, int differences, int64_t k, const void *w, void *scratch) noexcept nogil
     ctypedef void (*lp_scatter_fn)(const void *index, int differences, int64_t k, const void *scratch, void *w) noexcept nogil
+    ctypedef void (*lp_exchange_fn)(const void *index, int differences, int64_t k, const void *scratch, void *w,
+                                    const void *index_next, int64_t k_next, void *scratch_next) noexcept nogil
 
     enum: LP_SPARSE_GROUP, LP_SPARSE_ROOM
 
@@ -126,8 +128,10 @@ cdef extern from "lowprec.h" nogil:
         int32_t next_row
         const uint8_t *x_end
         void *scratch
+        void *other
         lp_gather_fn gather
         lp_scatter_fn scatter
+        lp_exchange_fn exchange
         lp_dot_fn dot
         lp_axpy_fn axpy
 
@@ -156,6 +160,7 @@ cdef extern from "lowprec.h" nogil:
         void (*sparse_sgd)(lp_sgd *job, int64_t first, int64_t last) noexcept nogil
         lp_gather_fn (*find_gather)(int index_bits, int M) noexcept nogil
         lp_scatter_fn (*find_scatter)(int index_bits, int M) noexcept nogil
+        lp_exchange_fn (*find_exchange)(int index_bits, int M) noexcept nogil
 
     const lp_isa *lp_isas[]
     const lp_isa *lp_isa_find(const char *name)
@@ -169,6 +174,7 @@ cdef extern from "lowprec.h" nogil:
     void lp_widen(void *w, int64_t n, int M)
     lp_gather_fn lp_find_gather(int index_bits, int M)
     lp_scatter_fn lp_find_scatter(int index_bits, int M)
+    lp_exchange_fn lp_find_exchange(int index_bits, int M)
     int64_t lp_sparse_end(const void *index, int index_bits, int differences, int64_t k)
     int64_t lp_sparse_fault(const int64_t *indptr, int64_t rows, int64_t entries, const void *index, int index_bits,
                             int differences, int64_t n, int64_t *longest)

@@ -644,4 +644,5 @@ _functions.widen = lp_widen
 _functions.sparse_sgd = lp_sparse_sgd
 _functions.find_gather = lp_find_gather
 _functions.find_scatter = lp_find_scatter
+_functions.find_exchange = lp_find_exchange
 _capi = PyCapsule_New(&_functions, "lowprec.kernels._capi", NULL)

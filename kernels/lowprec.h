@@ -111,6 +111,9 @@ typedef void (*lp_saxpy_fn)(const lp_step *step, const void *x, const void *inde
                             void *scratch, void *random);
 typedef void (*lp_gather_fn)(const void *index, int differences, int64_t k, const void *w, void *scratch);
 typedef void (*lp_scatter_fn)(const void *index, int differences, int64_t k, const void *scratch, void *w);
+/* The one row's scatter and the next one's gather: what they give one after the other. */
+typedef void (*lp_exchange_fn)(const void *index, int differences, int64_t k, const void *scratch, void *w, const void *index_next,
+                               int64_t k_next, void *scratch_next);
 
 /* A gathered row is filled up with zeros to a multiple of so many weights, of twice as many for 4 bits; a scratch has so many bytes
  * more than the weights of its longest row take. */
@@ -128,9 +131,10 @@ typedef struct lp_sparse {
     int32_t D, M, rounding;
     int32_t next_row;     /* are the next row's weights prefetched? */
     const uint8_t *x_end; /* data may be read up to here */
-    void *scratch;        /* this worker's: the weights of the longest row, and LP_SPARSE_ROOM bytes */
+    void *scratch, *other; /* this worker's: the weights of the longest row, and LP_SPARSE_ROOM bytes */
     lp_gather_fn gather;
     lp_scatter_fn scatter;
+    lp_exchange_fn exchange; /* or NULL, where other is too */
     lp_dot_fn dot;
     lp_axpy_fn axpy;
 } lp_sparse;
@@ -198,6 +202,7 @@ typedef struct lp_capi {
     void (*sparse_sgd)(lp_sgd *job, int64_t first, int64_t last);
     lp_gather_fn (*find_gather)(int index_bits, int M);
     lp_scatter_fn (*find_scatter)(int index_bits, int M);
+    lp_exchange_fn (*find_exchange)(int index_bits, int M);
 } lp_capi;
 
 /* random.c */
@@ -212,6 +217,7 @@ void lp_tables_init(void);
 /* sparse.c */
 lp_gather_fn lp_find_gather(int index_bits, int M);
 lp_scatter_fn lp_find_scatter(int index_bits, int M);
+lp_exchange_fn lp_find_exchange(int index_bits, int M);
 int64_t lp_sparse_end(const void *index, int index_bits, int differences, int64_t k);
 int64_t lp_sparse_fault(const int64_t *indptr, int64_t rows, int64_t entries, const void *index, int index_bits, int differences,
                         int64_t n, int64_t *longest);

@@ -78,28 +78,52 @@ LP_INLINE void lp_set_weight(int M, uint8_t *p, uintptr_t place, uint32_t v)
 }
 
 /* Both moves are bound by the number of instructions, and by one store a cycle: so eight entries at a time, narrow numbers by words.
- * I, differences and M are compile-time constants. */
-LP_INLINE void lp_gather(int I, int differences, int M, const uint8_t *index, int64_t k, const void *w, uint8_t *scratch)
+ * I, differences and M are compile-time constants; j is a multiple of 8, and place where entry j - 1 is. */
+LP_INLINE uintptr_t lp_gather8(int I, int differences, int M, const uint8_t *index, int64_t j, uintptr_t place, const void *w,
+                               uint8_t *scratch)
 {
-    uintptr_t place = lp_place_first(differences, M, w);
-    int64_t j = 0;
     uint64_t indexes = 0;
-    for (; j + 8 <= k; j += 8) {
-        uint32_t even = 0;
+    uint32_t even = 0;
 #pragma GCC unroll 8
-        for (int u = 0; u < 8; u++) {
-            if (I != 32 && u % (64 / I) == 0)
-                indexes = lp_word64(index + (j + u) * (I / 8));
-            place = lp_place_next(differences, M, place, I != 32 ? lp_field(I, u, &indexes) : lp_index_at(I, index, j + u));
-            const uint32_t v = lp_weight(M, lp_place_of(differences, M, w, place), place);
-            if (M != 4)
-                lp_set_weight(M, scratch + (j + u) * (M / 8), 0, v);
-            else if (u % 2 == 0)
-                even = v;
-            else
-                scratch[(j + u) / 2] = (uint8_t)(even | v << 4);
-        }
+    for (int u = 0; u < 8; u++) {
+        if (I != 32 && u % (64 / I) == 0)
+            indexes = lp_word64(index + (j + u) * (I / 8));
+        place = lp_place_next(differences, M, place, I != 32 ? lp_field(I, u, &indexes) : lp_index_at(I, index, j + u));
+        const uint32_t v = lp_weight(M, lp_place_of(differences, M, w, place), place);
+        if (M != 4)
+            lp_set_weight(M, scratch + (j + u) * (M / 8), 0, v);
+        else if (u % 2 == 0)
+            even = v;
+        else
+            scratch[(j + u) / 2] = (uint8_t)(even | v << 4);
     }
+    return place;
+}
+
+LP_INLINE uintptr_t lp_scatter8(int I, int differences, int M, const uint8_t *index, int64_t j, uintptr_t place,
+                                const uint8_t *scratch, void *w)
+{
+    const int words = M == 8 || M == 16;
+    uint64_t indexes = 0, weights = 0;
+#pragma GCC unroll 8
+    for (int u = 0; u < 8; u++) {
+        if (I != 32 && u % (64 / I) == 0)
+            indexes = lp_word64(index + (j + u) * (I / 8));
+        if (words && u % (64 / M) == 0)
+            weights = lp_word64(scratch + (j + u) * (M / 8));
+        place = lp_place_next(differences, M, place, I != 32 ? lp_field(I, u, &indexes) : lp_index_at(I, index, j + u));
+        const uint32_t v = words ? lp_field(M, u, &weights) : lp_weight(M, scratch + (j + u) * M / 8, (uintptr_t)u);
+        lp_set_weight(M, lp_place_of(differences, M, w, place), place, v);
+    }
+    return place;
+}
+
+/* Entries j .. k - 1, and the zeros behind them. */
+LP_INLINE void lp_gather(int I, int differences, int M, const uint8_t *index, int64_t j, int64_t k, uintptr_t place, const void *w,
+                         uint8_t *scratch)
+{
+    for (; j + 8 <= k; j += 8)
+        place = lp_gather8(I, differences, M, index, j, place, w, scratch);
     memset(scratch + j * M / 8, 0, (8 + LP_SPARSE_GROUP) * (M == 4 ? 2 : M / 8));
     for (; j < k; j++) {
         place = lp_place_next(differences, M, place, lp_index_at(I, index, j));
@@ -107,44 +131,62 @@ LP_INLINE void lp_gather(int I, int differences, int M, const uint8_t *index, in
     }
 }
 
-LP_INLINE void lp_scatter(int I, int differences, int M, const uint8_t *index, int64_t k, const uint8_t *scratch, void *w)
+LP_INLINE void lp_scatter(int I, int differences, int M, const uint8_t *index, int64_t j, int64_t k, uintptr_t place,
+                          const uint8_t *scratch, void *w)
 {
-    const int words = M == 8 || M == 16;
-    uintptr_t place = lp_place_first(differences, M, w);
-    int64_t j = 0;
-    uint64_t indexes = 0, weights = 0;
-    for (; j + 8 <= k; j += 8) {
-#pragma GCC unroll 8
-        for (int u = 0; u < 8; u++) {
-            if (I != 32 && u % (64 / I) == 0)
-                indexes = lp_word64(index + (j + u) * (I / 8));
-            if (words && u % (64 / M) == 0)
-                weights = lp_word64(scratch + (j + u) * (M / 8));
-            place = lp_place_next(differences, M, place, I != 32 ? lp_field(I, u, &indexes) : lp_index_at(I, index, j + u));
-            const uint32_t v = words ? lp_field(M, u, &weights) : lp_weight(M, scratch + (j + u) * M / 8, (uintptr_t)u);
-            lp_set_weight(M, lp_place_of(differences, M, w, place), place, v);
-        }
-    }
+    for (; j + 8 <= k; j += 8)
+        place = lp_scatter8(I, differences, M, index, j, place, scratch, w);
     for (; j < k; j++) {
         place = lp_place_next(differences, M, place, lp_index_at(I, index, j));
         lp_set_weight(M, lp_place_of(differences, M, w, place), place, lp_weight(M, scratch + j * M / 8, (uintptr_t)j));
     }
 }
 
+/* A row's weights back and the next row's out, LP_EXCHANGE entries at a time, so that the model is gone over once. Of the next row only
+ * what does not lie beyond the entries that are back already: where the last of eight does, they have to wait, and are read again. */
+#define LP_EXCHANGE 64
+LP_INLINE void lp_exchange(int I, int differences, int M, const uint8_t *index, int64_t k, const uint8_t *scratch, void *w,
+                           const uint8_t *index_next, int64_t k_next, uint8_t *scratch_next)
+{
+    uintptr_t place = lp_place_first(differences, M, w), place_next = place;
+    int64_t j = 0, j_next = 0;
+    while (j + LP_EXCHANGE <= k) {
+        for (const int64_t end = j + LP_EXCHANGE; j < end; j += 8)
+            place = lp_scatter8(I, differences, M, index, j, place, scratch, w);
+        while (j_next + 8 <= k_next) {
+            const uintptr_t after = lp_gather8(I, differences, M, index_next, j_next, place_next, w, scratch_next);
+            if (after > place)
+                break;
+            place_next = after;
+            j_next += 8;
+        }
+    }
+    lp_scatter(I, differences, M, index, j, k, place, scratch, w);
+    lp_gather(I, differences, M, index_next, j_next, k_next, place_next, w, scratch_next);
+}
+
 #define LP_DEF_MOVES(I, M) \
     void lp_gather_##I##_##M(const void *index, int differences, int64_t k, const void *w, void *scratch) \
     { \
         if (differences) \
-            lp_gather(I, 1, LP_BITS_##M, index, k, w, scratch); \
+            lp_gather(I, 1, LP_BITS_##M, index, 0, k, lp_place_first(1, LP_BITS_##M, w), w, scratch); \
         else \
-            lp_gather(I, 0, LP_BITS_##M, index, k, w, scratch); \
+            lp_gather(I, 0, LP_BITS_##M, index, 0, k, lp_place_first(0, LP_BITS_##M, w), w, scratch); \
     } \
     void lp_scatter_##I##_##M(const void *index, int differences, int64_t k, const void *scratch, void *w) \
     { \
         if (differences) \
-            lp_scatter(I, 1, LP_BITS_##M, index, k, scratch, w); \
+            lp_scatter(I, 1, LP_BITS_##M, index, 0, k, lp_place_first(1, LP_BITS_##M, w), scratch, w); \
         else \
-            lp_scatter(I, 0, LP_BITS_##M, index, k, scratch, w); \
+            lp_scatter(I, 0, LP_BITS_##M, index, 0, k, lp_place_first(0, LP_BITS_##M, w), scratch, w); \
+    } \
+    static void lp_exchange_##I##_##M(const void *index, int differences, int64_t k, const void *scratch, void *w, \
+                                      const void *index_next, int64_t k_next, void *scratch_next) \
+    { \
+        if (differences) \
+            lp_exchange(I, 1, LP_BITS_##M, index, k, scratch, w, index_next, k_next, scratch_next); \
+        else \
+            lp_exchange(I, 0, LP_BITS_##M, index, k, scratch, w, index_next, k_next, scratch_next); \
     }
 LP_INDEX_MODELS(LP_DEF_MOVES)
 
@@ -154,6 +196,9 @@ LP_INDEX_MODELS(LP_DEF_MOVES)
 #define LP_CASE_SCATTER(I, M) \
     case I << 8 | LP_BITS_##M: \
         return lp_scatter_##I##_##M;
+#define LP_CASE_EXCHANGE(I, M) \
+    case I << 8 | LP_BITS_##M: \
+        return lp_exchange_##I##_##M;
 
 lp_gather_fn lp_find_gather(int index_bits, int M)
 {
@@ -167,6 +212,14 @@ lp_scatter_fn lp_find_scatter(int index_bits, int M)
 {
     switch (index_bits << 8 | M) {
         LP_INDEX_MODELS(LP_CASE_SCATTER)
+    }
+    return NULL;
+}
+
+lp_exchange_fn lp_find_exchange(int index_bits, int M)
+{
+    switch (index_bits << 8 | M) {
+        LP_INDEX_MODELS(LP_CASE_EXCHANGE)
     }
     return NULL;
 }
@@ -290,6 +343,8 @@ void lp_sparse_sgd(lp_sgd *g, int64_t first, int64_t last)
     const lp_sparse *const s = g->sparse;
     const int integer_step = s->D != 32 && s->M != 32, stochastic = g->stochastic;
     const double step_scale = g->step_scale * 65536.0;
+    void *scratch = s->scratch, *other = s->other;
+    int gathered = 0; /* is the row's piece there already? */
     for (int64_t i = first; i < last; i++) {
         const int64_t row = g->order ? g->order[i] : i;
         const int64_t begin = s->indptr[row], k = s->indptr[row + 1] - begin;
@@ -297,17 +352,19 @@ void lp_sparse_sgd(lp_sgd *g, int64_t first, int64_t last)
         const uint8_t *const index = s->index + begin * (s->index_bits / 8);
         const int64_t whole = lp_whole_groups(s, x, k);
         draw_ahead(g);
-        s->gather(index, s->differences, k, g->w, s->scratch);
+        if (!gathered)
+            s->gather(index, s->differences, k, g->w, scratch);
+        gathered = 0;
         if (s->next_row && i + 1 < last)
             touch_row(g, g->order ? g->order[i + 1] : i + 1);
-        lp_sum z = s->dot(x, s->scratch, whole);
+        lp_sum z = s->dot(x, scratch, whole);
 
         const double y = g->y[row], weight = g->weight ? (double)g->weight[row] : 1.0;
         const double b = g->intercept ? *g->intercept : 0.0;
         int finite;
         double t = lp_loss_step(g->loss, z.f, g->dot_scale, b, y, step_scale * weight, &finite);
         if (__builtin_expect(!finite, 0)) { /* it may be the next row that is not */
-            z = s->dot(x, s->scratch, k);
+            z = s->dot(x, scratch, k);
             t = lp_loss_step(g->loss, z.f, g->dot_scale, b, y, step_scale * weight, &finite);
             if (!finite) {
                 g->bad_row = row;
@@ -323,7 +380,15 @@ void lp_sparse_sgd(lp_sgd *g, int64_t first, int64_t last)
         lp_make_step16(&step, t, s->D, s->M, stochastic, draw);
         if (g->intercept)
             *g->intercept = b + lp_loss_step(g->loss, z.f, g->dot_scale, b, y, g->intercept_step * weight, &finite);
-        s->axpy(&step, x, s->scratch, whole, words_of(g, k));
-        s->scatter(index, s->differences, k, s->scratch, g->w);
+        s->axpy(&step, x, scratch, whole, words_of(g, k));
+        if (s->exchange && i + 1 < last) {
+            const int64_t next = g->order ? g->order[i + 1] : i + 1, at = s->indptr[next];
+            s->exchange(index, s->differences, k, scratch, g->w, s->index + at * (s->index_bits / 8), s->indptr[next + 1] - at, other);
+            void *const now = other;
+            other = scratch;
+            scratch = now;
+            gathered = 1;
+        } else
+            s->scatter(index, s->differences, k, scratch, g->w);
     }
 }
