@@ -112,8 +112,8 @@ typedef void (*lp_saxpy_fn)(const lp_step *step, const void *x, const void *inde
 typedef void (*lp_gather_fn)(const void *index, int differences, int64_t k, const void *w, void *scratch);
 typedef void (*lp_scatter_fn)(const void *index, int differences, int64_t k, const void *scratch, void *w);
 /* The one row's scatter and the next one's gather: what they give one after the other. */
-typedef void (*lp_exchange_fn)(const void *index, int differences, int64_t k, const void *scratch, void *w, const void *index_next,
-                               int64_t k_next, void *scratch_next);
+typedef void (*lp_exchange_fn)(const void *index, int differences, int64_t k, const void *scratch, void *w,
+                               const void *index_next, int64_t k_next, void *scratch_next);
 
 /* A gathered row is filled up with zeros to a multiple of so many weights, of twice as many for 4 bits; a scratch has so many bytes
  * more than the weights of its longest row take. */
@@ -129,8 +129,8 @@ typedef struct lp_sparse {
     int32_t index_bits;
     int32_t differences;
     int32_t D, M, rounding;
-    int32_t next_row;     /* are the next row's weights prefetched? */
-    const uint8_t *x_end; /* data may be read up to here */
+    int32_t next_row;      /* are the next row's weights prefetched? */
+    const uint8_t *x_end;  /* data may be read up to here */
     void *scratch, *other; /* this worker's: the weights of the longest row, and LP_SPARSE_ROOM bytes */
     lp_gather_fn gather;
     lp_scatter_fn scatter;

@@ -119,8 +119,8 @@ LP_INLINE uintptr_t lp_scatter8(int I, int differences, int M, const uint8_t *in
 }
 
 /* Entries j .. k - 1, and the zeros behind them. */
-LP_INLINE void lp_gather(int I, int differences, int M, const uint8_t *index, int64_t j, int64_t k, uintptr_t place, const void *w,
-                         uint8_t *scratch)
+LP_INLINE void lp_gather(int I, int differences, int M, const uint8_t *index, int64_t j, int64_t k, uintptr_t place,
+                         const void *w, uint8_t *scratch)
 {
     for (; j + 8 <= k; j += 8)
         place = lp_gather8(I, differences, M, index, j, place, w, scratch);
@@ -383,7 +383,8 @@ void lp_sparse_sgd(lp_sgd *g, int64_t first, int64_t last)
         s->axpy(&step, x, scratch, whole, words_of(g, k));
         if (s->exchange && i + 1 < last) {
             const int64_t next = g->order ? g->order[i + 1] : i + 1, at = s->indptr[next];
-            s->exchange(index, s->differences, k, scratch, g->w, s->index + at * (s->index_bits / 8), s->indptr[next + 1] - at, other);
+            s->exchange(index, s->differences, k, scratch, g->w, s->index + at * (s->index_bits / 8), s->indptr[next + 1] - at,
+                        other);
             void *const now = other;
             other = scratch;
             scratch = now;
