@@ -110,6 +110,9 @@ class MiniBatch(_Epochs):
 
     def setup(self, signature, batch_size):
         more = {"batch_size": batch_size} if batch_size > 1 else {}
+        if more:
+            with common.what_there_is():
+                from lowprec.kernels import _batch  # noqa: F401  an early version takes the argument, and trains without batches
         self.prepare(signature, 2**14, **more)
         self.options["step_size"] /= batch_size
 
