@@ -1,7 +1,7 @@
 """The training loop's driver: data, labels and generators of each worker. Workers meet in ``kernels/driver.c``.
 
-The work itself is the ``sgd`` row of the kernel table (see ``kernels/stamp.h``), or for mini-batches ``lp_batch_sgd``
-(``kernels/batch.c``) over the ``batch`` rows: one call per worker and block of examples.
+The work itself is the ``sgd`` row of the kernel table (see ``kernels/stamp.h``), or for mini-batches its ``batch_sgd``
+(``kernels/batch_loop.h``) over the ``batch`` rows: one call per worker and block of examples.
 """
 import os
 

@@ -68,7 +68,7 @@ class Communication(Format):
 # In the order in which the terms must stand. The name is that of the attribute.
 _TERMS = ("dataset", "index", "model", "gradient", "communication")
 _LETTERS = {"D": "dataset", "i": "index", "[": "index", "M": "model", "G": "gradient", "C": "communication"}
-# Formats in which kernels/batch.c holds the sum of a batch's gradients.
+# Formats in which kernels/batch_loop.h holds the sum of a batch's gradients.
 _GRADIENTS = ("8", "16", "32f")
 _DIGITS = frozenset("0123456789")
 _MAX_DIGITS = 6
