@@ -139,8 +139,8 @@ typedef struct lp_sparse {
     lp_axpy_fn axpy;
 } lp_sparse;
 
-/* One write of columns [j, j + n) of w, n <= LP_COLUMNS, j a multiple of LP_BLOCK, for all rows of u; and, of other columns, the products of p's rows.
- * w and LP_SRB's words begin at column j, the rows at column 0. */
+/* One write of columns [j, j + n) of w, n <= LP_COLUMNS, j a multiple of LP_BLOCK, for all rows of u; and the products of p's rows
+ * with other columns. w and LP_SRB's words begin at column j, the rows at column 0. */
 typedef void (*lp_batch_fn)(const lp_update *u, const lp_products *p, void *w, int64_t j, int64_t n, void *random);
 
 /* What a worker that trains on mini-batches has besides its lp_sgd. */
