@@ -60,7 +60,7 @@ def model(
     """Calibrate two models of throughput here, and show how well they predict.
 
     Eq. 2 of the paper, and a model from bytes and measured roofs. Both are fitted to one half of the model sizes and
-    predict the other. About four minutes; interrupted, it goes on with --resume.
+    predict the other. About three minutes; interrupted, it goes on with --resume.
     """
     from lowprec.report import files, machine, model_tables, tables
     from lowprec.report import model as report
