@@ -200,7 +200,7 @@ cdef class Proxy:
         # vpmaddwd multiplies two bytes as one number: its sums are about 2^16 times too large.
         self.job.dot_scale = data_scale * model_scale * (1.0 if bits == 4 else 2.0**-16)
         self.job.step_scale = step * data_scale / model_scale
-        self.job.loss = LP_LOGISTIC
+        self.job.loss.kind = LP_LOGISTIC
         self.job.stochastic = 1
         self.job.refresh = 1
         self.job.ahead = LP_DISTANCE if prefetch is None else prefetch

@@ -11,11 +11,12 @@ cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_Import
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from contract cimport *
 
 from lowprec import kernels as _kernels
+from lowprec import losses as _losses
 
 cnp.import_array()
 
@@ -58,7 +59,7 @@ cdef extern from "driver.h" nogil:
         int32_t started
         int32_t threads
 
-    void lp_team_run(lp_team *team, int64_t first, int64_t last, int parallel)
+    void lp_teams_run(lp_team **teams, int32_t models, int64_t first, int64_t last, int64_t block, int parallel)
     void lp_team_flush(lp_team *team)
     void lp_team_snapshot(const lp_team *team, void *w, double *intercept)
     void lp_team_merge(lp_team *team)
@@ -68,7 +69,8 @@ cdef lp_capi *_capi = <lp_capi *>PyCapsule_Import("lowprec.kernels._capi", 0)
 
 _BITS = {"4": 4, "8": 8, "16": 16, "32f": 32}
 _GRADIENTS = {None: 0, "8": 8, "16": 16, "32f": 32}  # a number of bits, 0: exact
-_LOSSES = {"logistic": LP_LOGISTIC, "hinge": LP_HINGE, "squared": LP_SQUARED}
+_LOSS_KINDS = {"logistic": LP_LOGISTIC, "margin": LP_MARGIN, "residual": LP_RESIDUAL}
+_SCHEDULES = {"constant": 0, "linear": 1, "invscaling": 2}
 _ROUNDINGS = {"nearest": LP_NEAREST, "shared": LP_SR, "xorshift": LP_SRX, "mt19937": LP_SRB}
 
 
@@ -79,6 +81,9 @@ _NEXT_ROW_MODEL_BYTES, _NEXT_ROW_ENTRIES = 8 << 20, 400
 # Where a row's weights go back together with the next row's coming out. 3 % of 2^17 columns, 16-bit weights: 1.3 times as fast,
 # of 2^20 1.4; where the model is in the first-level cache anyway 0.8; 8-bit weights at 128 KiB 0.9, at 1 MiB 1.0.
 _EXCHANGE_MODEL_BYTES, _EXCHANGE_ENTRIES = 1 << 18, 256
+
+_BLOCK_BYTES = 1 << 17  # of rows that several models are trained on in turn: half a second-level cache
+cdef int64_t _NEVER = <int64_t>1 << 62
 
 # The process that started OpenMP's threads. They do not exist in its forked children, and libgomp would wait for them for ever.
 _team_pid = None
@@ -140,6 +145,17 @@ cdef void _set_batch_scales(lp_batch *t, double step, double data_scale, double 
         t.to_model = step * data_limit / top / model_scale
 
 
+cdef double _power(double x, int64_t k) noexcept nogil:
+    """x^k by multiplications alone: the same bits everywhere."""
+    cdef double result = 1.0
+    while k > 0:
+        if k & 1:
+            result *= x
+        x *= x
+        k >>= 1
+    return result
+
+
 cdef class Sgd:
     """One training run: data, labels, the shared model, and one generator per worker.
 
@@ -158,8 +174,9 @@ cdef class Sgd:
     model : buffer of uint8, writable
         The model's codes, written in place.
     y : ndarray of float32, shape (n_rows,)
-        Targets; -1 or +1 for logistic and hinge.
-    loss : {"logistic", "hinge", "squared"}
+        Targets; -1 or +1 for the logistic and margin losses.
+    loss : tuple or str
+        Kind and five numbers: `Derivative` of ``lowprec.losses``; or the name of a loss without a parameter.
     step : float
         Step size.
     data_scale, model_scale : float
@@ -210,13 +227,28 @@ cdef class Sgd:
     cdef int64_t n, n_rows
     cdef double step, data_scale, scale, bias, data_limit
     cdef int64_t batch_size
-    cdef object keep, order_kept
+    cdef object keep, order_kept, anchor_kept, drift_kept, sum_kept
     cdef bint running
+    # rounds: see set_rounds
+    cdef int64_t every, average_from, row_bytes
+    cdef int schedule
+    cdef double step0, step_given, intercept_given, intercept_ratio, total, before, power, rows, alpha1, alpha2, base, theta_left
+    cdef bint stochastic
+    cdef lp_rng visits
+    cdef lp_axpy_fn drift_axpy
+    cdef const float *drift
+    cdef double drift_intercept
+    cdef double *sum
+    cdef double sum_intercept
+    cdef int64_t summed
 
     def __cinit__(self):
         self.jobs = NULL
         self.layouts = NULL
         memset(&self.team, 0, sizeof(lp_team))
+        self.every = _NEVER
+        self.sum = NULL
+        self.drift = NULL
 
     def __init__(self, x, int64_t row_stride, int64_t n_rows, int64_t n_features, D, M, random, model, y, *, loss, double step,
                  double data_scale, double model_scale, seed=0, int64_t refresh=1, int n_threads=1, order=None, weight=None,
@@ -230,6 +262,7 @@ cdef class Sgd:
         cdef const lp_kernel *row
         cdef lp_sgd *g
         cdef int rounding, k
+        cdef lp_loss form
         cdef int64_t longest = n_features, row_bytes
         cdef uint64_t seed_word = seed
         cdef bytes isa_name = (isa or _kernels._active_isa()).encode()
@@ -264,6 +297,19 @@ cdef class Sgd:
         row = _capi.find(_capi.isa_find(isa_name), LP_SGD, self.bits_x, self.bits_w, rounding)
         self.keep = (x, model, y, weight, cpus, sparse)
         self.bias = 0.0 if intercept is None else intercept
+        if isinstance(loss, str):
+            loss = _losses.Loss(loss).derivative
+        form.kind = _LOSS_KINDS[loss[0]]
+        form.above, form.high, form.below, form.low, form.slope = loss[1:]
+        self.intercept_ratio = intercept_step / step if step != 0.0 else 0.0
+        self.step_given, self.intercept_given = step, intercept_step
+        self.step0, self.base, self.stochastic = step, model_scale, random != "nearest"
+        self.drift_axpy = <lp_axpy_fn>_capi.find(_capi.isa_find(isa_name), LP_AXPY, 32, self.bits_w,
+                                                 LP_SR if rounding != LP_NEAREST else LP_NEAREST).fn
+        lp_rng_seed(&self.visits, seed_word, <uint64_t>1 << 33)
+        # Rows that fit half a second-level cache, for several models to be trained on in turn.
+        self.row_bytes = max(1, row_stride if sparse is None else
+                             xs.shape[0] // n_rows + sparse[1].nbytes // n_rows + 1)
 
         self.jobs = <lp_sgd *>malloc(n_threads * sizeof(lp_sgd))
         if self.jobs == NULL:
@@ -282,7 +328,7 @@ cdef class Sgd:
             if intercept is not None:
                 g.intercept = &self.bias
             g.intercept_step = intercept_step
-            g.loss = _LOSSES[loss]
+            g.loss = form
             g.stochastic = rounding != LP_NEAREST
             g.refresh = refresh
             g.bad_row = -1
@@ -475,6 +521,8 @@ cdef class Sgd:
         for k in range(self.workers):
             self.jobs[k].dot_scale = self.data_scale * self.scale
             self.jobs[k].step_scale = self.step * self.data_scale / self.scale
+            self.jobs[k].intercept_step = (self.intercept_given if self.step == self.step_given
+                                           else self.step * self.intercept_ratio)
             if self.jobs[k].batch != NULL:
                 _set_batch_scales(self.jobs[k].batch, self.step, self.data_scale, self.scale, self.data_limit)
         return 0
@@ -494,26 +542,144 @@ cdef class Sgd:
             else:
                 self.jobs[k].order = &view[0]
 
-    def run(self, int64_t first, int64_t last):
+    def set_rounds(self, int64_t every, *, schedule="constant", double total=1.0, double before=0.0, double power=0.5,
+                   double rows=1.0, double alpha1=0.0, double alpha2=0.0, average_from=None):
+        """From now on workers meet after every `every` examples of their share, and what is done to whole models is done then.
+
+        Parameters
+        ----------
+        every : int
+            Counted from the beginning of each epoch; a multiple of the batch's size and of `sync_every`.
+        schedule : {"constant", "linear", "invscaling"}
+            The step of a round, from t, the examples up to its middle (of the run; for invscaling after `before` others):
+            step, step (1 - t / total), step / (1 + t / rows)**power.
+        alpha1, alpha2 : float
+            Of the penalties alpha1 |w|_1 and alpha2 |w|^2 / 2.
+        average_from : int, optional
+            Add the model to a sum after each round that ends later than that; see :meth:`average`.
+        """
+        if every < 1 or every % max(self.batch_size, 1) or (self.team.sync_every and every % self.team.sync_every):
+            raise ValueError(f"Sgd: every must be a multiple of batch_size and sync_every, got {every}")
+        self.every, self.schedule = every, _SCHEDULES[schedule]
+        self.total, self.before, self.power, self.rows = total, before, power, rows
+        self.alpha1, self.alpha2 = alpha1, alpha2
+        if average_from is not None:
+            self.average_from, self.sum_kept = average_from, np.zeros(self.n)
+            self.sum = <double *>cnp.PyArray_DATA(self.sum_kept)
+
+    def set_anchor(self, anchor, drift, double drift_intercept=0.0):
+        """SVRG: what belongs to the point that the model is a correction to.
+
+        Parameters
+        ----------
+        anchor : ndarray of float64, shape (n_rows, 2)
+            Added to the products; and -derivatives there, which are taken from those of the steps.
+        drift : ndarray of float32, shape (n_features,)
+            The gradient there: -step * k * drift is added to the model after a round of k examples.
+        drift_intercept : float
+        """
+        cdef const double[:, ::1] pairs = anchor
+        cdef const float[::1] gradient = drift
+        cdef int k
+        if pairs.shape[0] != self.n_rows or pairs.shape[1] != 2 or gradient.shape[0] < self.n:
+            raise ValueError(f"Sgd.set_anchor: anchor must have shape ({self.n_rows}, 2), drift {self.n} numbers")
+        self.anchor_kept, self.drift_kept = anchor, drift
+        self.drift, self.drift_intercept = &gradient[0], drift_intercept
+        for k in range(self.workers):
+            self.jobs[k].anchor = &pairs[0, 0]
+
+    def restart(self, double model_scale, double step):
+        """A model of zeros with another quantum, an intercept of zero, and another step; the generators go on."""
+        self._idle()
+        lp_team_merge(&self.team)
+        memset(self.team.w, 0, _row_bytes(self.bits_w, self.n))
+        self.bias = 0.0
+        self.scale = self.base = model_scale
+        self.step = self.step0 = step
+        self.team.started = 0
+        self._set_scales()
+
+    cdef double _step_of(self, int64_t a, int64_t b, int64_t done) noexcept:
+        """The step of the round [a, b), in an epoch before which `done` examples were done."""
+        cdef double t = done + 0.5 * (self._examples(a) + self._examples(b))
+        if self.schedule == 1:
+            return self.step0 * max(0.0, 1.0 - t / self.total)
+        if self.schedule == 2:
+            # as float32: no libm's last bit gets into the model
+            return self.step0 * <float>((1.0 + (self.before + t) / self.rows) ** -self.power)
+        return self.step0
+
+    cdef int _enter(self, int64_t a, int64_t b, int64_t done) except -1:
+        cdef double step
+        if self.schedule != 0:
+            step = self._step_of(a, b, done)
+            if step != self.step:
+                self.step = step
+                self._set_scales()
+        return 0
+
+    cdef int _leave(self, int64_t a, int64_t b, int64_t done) except -1:
+        """The visit at the end of a round."""
+        cdef int64_t count = self._examples(b) - self._examples(a)
+        cdef bint changes = self.alpha1 != 0.0 or self.alpha2 != 0.0 or self.drift != NULL
+        cdef bint adds = self.sum != NULL and done + self._examples(b) > self.average_from
+        cdef bint rounds = self.bits_w != 32 and self.stochastic
+        cdef lp_step step
+        cdef uint64_t draw = 0
+        cdef double theta
+        cdef void *w = self.team.w
+        if not (changes or adds):
+            return 0  # what is pending has this round's step already
+        lp_team_merge(&self.team)
+        if self.alpha2 != 0.0:
+            self.scale *= _power(1.0 - self.step * self.alpha2, count)
+            while self.scale * self.scale * 2.0 < self.base * self.base:
+                if self.bits_w == 32:
+                    _capi.decay(<float *>w, self.n, self.scale / self.base)
+                    self.scale = self.base
+                else:
+                    _capi.widen(w, self.n, self.bits_w)
+                    self.scale *= 2.0
+        if changes and rounds:
+            lp_rng_draw(self.visits.lane)
+            draw = self.visits.scalar = lp_xorshift64(self.visits.scalar)
+        if self.drift != NULL:
+            lp_make_step(&step, -self.step * count / self.scale, 32, self.bits_w, rounds, draw)
+            self.drift_axpy(&step, self.drift, w, self.n, self.visits.lane if rounds else NULL)
+            self.bias -= self.step * self.intercept_ratio * count * self.drift_intercept
+        if self.alpha1 != 0.0:
+            theta = self.step * count * self.alpha1 / self.scale
+            if self.bits_w != 32 and not rounds:  # to nearest: what is less than a quantum waits for the rest
+                self.theta_left += theta
+                theta = <double><int64_t>min(self.theta_left, 32766.0)
+                self.theta_left -= theta
+            _capi.shrink(w, self.n, self.bits_w, theta, draw, self.visits.lane if rounds else NULL)
+        if adds:
+            _capi.accumulate(w, self.n, self.bits_w, self.scale, self.sum)
+            self.sum_intercept += self.bias
+            self.summed += 1
+        if changes:
+            self.team.started = 0  # the replicas start again from the model
+            self._set_scales()
+        return 0
+
+    def average(self):
+        """``(sum, intercepts, count)``: the models of so many rounds, added up."""
+        return self.sum_kept, self.sum_intercept, self.summed
+
+    def run(self, int64_t first, int64_t last, int64_t done=0):
         """Every worker processes the examples [first, last) of its share of the epoch; `share` is the longest one's length.
 
         (In a child forked after threaded training, one worker after another.) Returns -1, or the first row whose product was not
-        finite. The update of each worker's last example stays pending; the next call continues with it.
+        finite. The update of each worker's last example stays pending; the next call continues with it. `done`: examples of the epochs
+        before.
         """
-        global _team_pid
-        cdef int k
+        return train_together([self], first, last, done)
+
+    cdef int64_t _bad_row(self) noexcept:
+        """The first row whose product was not finite, or -1; forgotten then."""
         cdef int64_t bad = -1
-        cdef bint parallel
-        if not 0 <= first <= last <= self.share:
-            raise ValueError(f"Sgd.run: positions must lie in [0, {self.share}], got [{first}, {last})")
-        parallel = self.workers > 1 and (_team_pid is None or _team_pid == os.getpid())
-        if parallel:
-            _team_pid = os.getpid()
-        self._idle()
-        self.running = True
-        with nogil:
-            lp_team_run(&self.team, first, last, parallel)
-        self.running = False
+        cdef int k
         for k in range(self.workers):
             if self.jobs[k].bad_row >= 0 and (bad < 0 or self.jobs[k].bad_row < bad):
                 bad = self.jobs[k].bad_row
@@ -537,16 +703,17 @@ cdef class Sgd:
         What is learned afterwards does not depend on it.
         """
         cdef uint8_t[::1] ws = out
-        cdef double bias = 0.0
+        cdef double bias
         if ws.shape[0] < _row_bytes(self.bits_w, self.n):
             raise ValueError(f"Sgd.snapshot: out must hold {_row_bytes(self.bits_w, self.n)} bytes, got {ws.shape[0]}")
         self._idle()
         lp_team_flush(&self.team)
+        bias = self.bias
         if &ws[0] != self.team.w:
             lp_team_snapshot(&self.team, &ws[0], &bias)
         elif self.team.sharing != LP_SHARED:
             raise ValueError("Sgd.snapshot: out must not be the model itself, which the replicas' changes refer to")
-        return bias if self.team.intercept != NULL else self.bias
+        return bias
 
     def merge(self):
         """Apply every pending update and merge the replicas into the shared model."""
@@ -564,7 +731,90 @@ cdef class Sgd:
         _capi.widen(self.team.w, self.n, self.bits_w)
         self.team.started = 0  # the replicas start again from the model
         self.scale *= 2.0
+        self.base *= 2.0
         self._set_scales()
+
+    def fold(self):
+        """Multiply a float32 model by the factor that L2 has left beside it; `model_scale` is what it was at first."""
+        self._idle()
+        lp_team_merge(&self.team)
+        if self.bits_w == 32 and self.scale != self.base:
+            _capi.decay(<float *>self.team.w, self.n, self.scale / self.base)
+            self.scale = self.base
+            self.team.started = 0
+            self._set_scales()
+
+    def state(self):
+        """All that the next call goes on from, as a dict of numbers and arrays. Replicas are merged.
+
+        Not the data, the order, or what the constructor and the setters were told.
+        """
+        self._idle()
+        lp_team_merge(&self.team)
+        self.team.started = 0
+        generators = [self._generators(k, None) for k in range(self.workers)]
+        return {
+            "model": np.array(<uint8_t[:_row_bytes(self.bits_w, self.n)]>self.team.w),
+            "numbers": np.array([self.scale, self.base, self.bias, self.step, self.theta_left, self.sum_intercept, self.summed]),
+            "visits": np.frombuffer((<char *>&self.visits)[:sizeof(lp_rng)], np.uint8),
+            "generators": np.frombuffer(b"".join(generators), np.uint8),
+            "sum": np.zeros(0) if self.sum == NULL else self.sum_kept.copy(),
+        }
+
+    def restore(self, state):
+        """Go on from what :meth:`state` gave, in a run that was made by the same arguments."""
+        cdef const uint8_t[::1] model = state["model"]
+        cdef bytes visits = state["visits"].tobytes(), generators = state["generators"].tobytes()
+        cdef Py_ssize_t at = 0
+        cdef double[::1] sums
+        self._idle()
+        expected = sum(len(self._generators(k, None)) for k in range(self.workers))
+        if (model.shape[0] != _row_bytes(self.bits_w, self.n) or len(visits) != sizeof(lp_rng) or len(generators) != expected
+                or len(state["sum"]) != (0 if self.sum == NULL else self.n)):
+            raise ValueError("Sgd.restore: the state is of another run")
+        memcpy(self.team.w, &model[0], model.shape[0])
+        self.scale, self.base, self.bias, self.step, self.theta_left, self.sum_intercept, summed = state["numbers"].tolist()
+        self.summed = int(summed)
+        memcpy(&self.visits, <const char *>visits, sizeof(lp_rng))
+        if self.sum != NULL:
+            self.sum_kept[:] = state["sum"]
+        for k in range(self.workers):
+            size = len(self._generators(k, None))
+            self._generators(k, generators[at : at + size])
+            at += size
+        self.team.started = 0
+        self._set_scales()
+
+    cdef bytes _generators(self, int k, bytes given):
+        """A worker's generators as bytes, or from bytes."""
+        cdef lp_sgd *g = &self.jobs[k]
+        cdef void *places[10]
+        cdef size_t sizes[10]
+        cdef int count = 0, i
+        cdef size_t at = 0
+        places[0], sizes[0] = <void *>&g.refresh_left, sizeof(int64_t)
+        places[1], sizes[1] = <void *>g.block, 64
+        places[2], sizes[2] = <void *>&g.rng, sizeof(lp_rng)
+        count = 3
+        if g.mt != NULL:
+            places[count], sizes[count] = <void *>g.mt, sizeof(lp_mt19937)
+            count += 1
+        if g.batch != NULL:
+            places[count], sizes[count] = <void *>&g.batch.refresh_left, sizeof(int64_t)
+            places[count + 1], sizes[count + 1] = <void *>g.batch.block, 64
+            places[count + 2], sizes[count + 2] = <void *>&g.batch.rng, sizeof(lp_rng)
+            count += 3
+            if g.batch.mt != NULL:
+                places[count], sizes[count] = <void *>g.batch.mt, sizeof(lp_mt19937)
+                count += 1
+        found = []
+        for i in range(count):
+            if given is None:
+                found.append((<char *>places[i])[:sizes[i]])
+            else:
+                memcpy(places[i], <const char *>given + at, sizes[i])
+            at += sizes[i]
+        return b"".join(found)
 
     @property
     def share(self):
@@ -573,6 +823,9 @@ cdef class Sgd:
 
     def examples(self, int64_t position):
         """How many examples of an epoch are done when every worker has done `position` of its own."""
+        return self._examples(position)
+
+    cdef int64_t _examples(self, int64_t position) noexcept:
         cdef int64_t longest = self.n_rows % self.workers  # so many workers have one example more
         cdef int64_t shortest = self.n_rows // self.workers
         return min(position, shortest) * (self.workers - longest) + min(position, shortest + 1) * longest
@@ -596,3 +849,63 @@ cdef class Sgd:
     def n_threads(self):
         """Workers."""
         return self.workers
+
+
+def train_together(runs, int64_t first, int64_t last, int64_t done=0):
+    """:meth:`Sgd.run` for several models on the same rows: what each would get alone, but the rows are read once for all of them.
+
+    Parameters
+    ----------
+    runs : list of Sgd
+        With as many workers, rows in the same order, and the same rounds.
+    first, last, done : int
+        See :meth:`Sgd.run`.
+    """
+    global _team_pid
+    cdef Sgd lead = runs[0], run
+    cdef int64_t at = first, end, round_end, block, share = lead.share, bad = -1, found
+    cdef int32_t models = len(runs), k
+    cdef bint parallel
+    cdef lp_team **teams
+    if not 0 <= first <= last <= share:
+        raise ValueError(f"Sgd.run: positions must lie in [0, {share}], got [{first}, {last})")
+    for run in runs:
+        if run.workers != lead.workers or run.n_rows != lead.n_rows or run.every != lead.every:
+            raise ValueError("train_together: every run must have as many workers and rows, and the same rounds")
+        run._idle()
+    parallel = lead.workers > 1 and (_team_pid is None or _team_pid == os.getpid())
+    if parallel:
+        _team_pid = os.getpid()
+    block = _NEVER
+    if models > 1:
+        block = max(<int64_t>1, _BLOCK_BYTES // lead.row_bytes)
+        if lead.batch_size > 1:
+            block = (block + lead.batch_size - 1) // lead.batch_size * lead.batch_size
+    teams = <lp_team **>malloc(models * sizeof(lp_team *))
+    if teams == NULL:
+        raise MemoryError
+    try:
+        for k in range(models):
+            run = runs[k]
+            teams[k] = &run.team
+            run.running = True
+        while at < last and bad < 0:
+            round_end = min((at // lead.every + 1) * lead.every, share)
+            end = min(round_end, last)
+            for run in runs:
+                run._enter(at // lead.every * lead.every, round_end, done)
+            with nogil:
+                lp_teams_run(teams, models, at, end, min(block, end - at), parallel)
+            for run in runs:
+                found = run._bad_row()
+                if found >= 0 and (bad < 0 or found < bad):
+                    bad = found
+            if end == round_end and bad < 0 and lead.every != _NEVER:
+                for run in runs:
+                    run._leave(at // lead.every * lead.every, round_end, done)
+            at = end
+    finally:
+        for run in runs:
+            run.running = False
+        free(teams)
+    return bad

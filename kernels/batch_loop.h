@@ -119,22 +119,20 @@ static void lp_pass(lp_sgd *g, lp_batch *t, int64_t first, int64_t last)
 
 /* The derivatives of the examples from position first on, times factor and weight, and what they add to the intercept. Returns 0 where a
  * product is not finite, which is noted. */
-LP_INLINE int lp_slopes(int loss, int floats, lp_sgd *g, lp_batch *t, int64_t first, double factor, double *shift)
+LP_INLINE int lp_slopes(int kind, int floats, lp_sgd *g, lp_batch *t, int64_t first, double factor, double *shift)
 {
-    const double b = g->intercept ? *g->intercept : 0.0, dot_scale = g->dot_scale;
     const int64_t count = t->next.count;
     int finite;
-    for (int64_t i = floats ? 0 : LP_SLOPES(loss, g, t, first, factor); i < count; i++) {
+    for (int64_t i = floats ? 0 : LP_SLOPES(kind, g, t, first, factor); i < count; i++) {
         const int64_t row = g->order ? g->order[first + i] : first + i;
         const double z = floats ? lp_tree((double *)t->next.sums + 32 * i) : (double)((int64_t *)t->next.sums)[i];
-        const double y = g->y[row], weight = g->weight ? (double)g->weight[row] : 1.0;
-        t->slope[i] = lp_loss_step(loss, z, dot_scale, b, y, factor * weight, &finite);
+        t->slope[i] = lp_example_step(g, kind, row, z, factor, &finite);
         if (!finite) {
             g->bad_row = row;
             return 0;
         }
         if (g->intercept && t->slope[i] != 0.0)
-            *shift += lp_loss_step(loss, z, dot_scale, b, y, g->intercept_step * weight, &finite);
+            *shift += lp_example_step(g, kind, row, z, g->intercept_step, &finite);
     }
     return 1;
 }
@@ -173,11 +171,11 @@ static void lp_steps(lp_sgd *g, lp_batch *t, int64_t first)
     double shift = 0.0, total = 0.0, scale = 1.0;
     int finite;
     if (D == 32 || t->M == 32)
-        finite = lp_slopes(g->loss, 1, g, t, first, factor, &shift);
-    else if (g->loss == LP_LOGISTIC)
+        finite = lp_slopes(g->loss.kind, 1, g, t, first, factor, &shift);
+    else if (g->loss.kind == LP_LOGISTIC)
         finite = lp_slopes(LP_LOGISTIC, 0, g, t, first, factor, &shift);
     else
-        finite = lp_slopes(g->loss, 0, g, t, first, factor, &shift);
+        finite = lp_slopes(g->loss.kind, 0, g, t, first, factor, &shift);
     if (!finite)
         return;
     lp_take_rows(t);

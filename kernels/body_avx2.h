@@ -1238,27 +1238,32 @@ LP_INLINE __m256d lp_logistic4(__m256d t16)
 }
 
 /* lp_loss_step for four examples at a time, operation for operation: integers' products, no intercept. Returns how many: it stops where a
- * product is not finite. */
-LP_INLINE int64_t lp_slopes_avx2(int loss, const lp_sgd *g, lp_batch *t, int64_t first, double factor)
+ * product is not finite, and does none with an intercept or anchors. */
+LP_INLINE int64_t lp_slopes_avx2(int kind, const lp_sgd *g, lp_batch *t, int64_t first, double factor)
 {
     const __m256d sixteen = _mm256_set1_pd(16.0), zero = _mm256_setzero_pd(), scale = _mm256_set1_pd(g->dot_scale);
+    const lp_loss *const l = &g->loss;
     int64_t i = 0;
-    for (; !g->intercept && i + 4 <= t->next.count; i += 4) {
+    for (; !g->intercept && !g->anchor && i + 4 <= t->next.count; i += 4) {
         const __m256d z = lp_int64_to_double(LP_LOAD((const int64_t *)t->next.sums + i));
         const __m256d y = lp_floats_of_rows(g->y, g->order, first + i);
         __m256d k = _mm256_set1_pd(factor), slope;
         if (g->weight)
             k = _mm256_mul_pd(k, lp_floats_of_rows(g->weight, g->order, first + i));
-        const __m256d s = loss == LP_SQUARED ? scale : _mm256_mul_pd(sixteen, _mm256_mul_pd(scale, y));
+        const __m256d s = kind == LP_RESIDUAL ? scale : _mm256_mul_pd(sixteen, _mm256_mul_pd(scale, y));
         const __m256d p = _mm256_add_pd(_mm256_mul_pd(z, s), zero); /* + the intercept: it is not -0 */
         if (_mm256_movemask_pd(_mm256_cmp_pd(_mm256_sub_pd(p, p), zero, _CMP_EQ_OQ)) != 15)
             break;
-        if (loss == LP_LOGISTIC)
+        if (kind == LP_LOGISTIC) {
             slope = _mm256_mul_pd(lp_logistic4(p), _mm256_mul_pd(y, k));
-        else if (loss == LP_HINGE)
-            slope = _mm256_and_pd(_mm256_cmp_pd(p, sixteen, _CMP_LT_OQ), _mm256_mul_pd(y, k));
-        else
-            slope = _mm256_mul_pd(_mm256_sub_pd(y, p), k);
+        } else {
+            const __m256d r = kind == LP_RESIDUAL ? _mm256_sub_pd(y, p)
+                                                  : _mm256_sub_pd(_mm256_set1_pd(1.0), _mm256_mul_pd(_mm256_set1_pd(0.0625), p));
+            __m256d v = _mm256_mul_pd(_mm256_set1_pd(l->slope), r);
+            v = _mm256_blendv_pd(v, _mm256_set1_pd(l->low), _mm256_cmp_pd(r, _mm256_set1_pd(l->below), _CMP_LT_OQ));
+            v = _mm256_blendv_pd(v, _mm256_set1_pd(l->high), _mm256_cmp_pd(r, _mm256_set1_pd(l->above), _CMP_GT_OQ));
+            slope = _mm256_mul_pd(v, kind == LP_RESIDUAL ? k : _mm256_mul_pd(y, k));
+        }
         _mm256_storeu_pd(t->slope + i, slope);
     }
     return i;

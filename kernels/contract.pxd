@@ -6,7 +6,15 @@ cdef extern from "lowprec.h" nogil:
     enum: LP_BLOCK
     enum: LP_COLUMNS
     enum: LP_NEAREST, LP_SR, LP_SRX, LP_SRB
-    enum: LP_LOGISTIC, LP_HINGE, LP_SQUARED
+    enum: LP_LOGISTIC, LP_MARGIN, LP_RESIDUAL
+
+    ctypedef struct lp_loss:
+        int32_t kind
+        double above
+        double high
+        double below
+        double low
+        double slope
     enum: LP_DISTANCE
 
     ctypedef struct lp_step:
@@ -43,7 +51,8 @@ cdef extern from "lowprec.h" nogil:
         double intercept_step
         double dot_scale
         double step_scale
-        int32_t loss
+        lp_loss loss
+        const double *anchor
         int32_t stochastic
         int64_t refresh
         int64_t refresh_left
@@ -100,6 +109,8 @@ cdef extern from "lowprec.h" nogil:
         lp_batch_fn step_v
         lp_axpy_fn axpy
         void *v
+        int64_t refresh_left
+        uint64_t block[8]
         double to_codes
         double to_model
         lp_rng rng
@@ -157,6 +168,9 @@ cdef extern from "lowprec.h" nogil:
         void (*mt_seed)(lp_mt19937 *mt, uint64_t seed, uint64_t stream) noexcept nogil
         int64_t (*at_limit)(const void *w, int64_t n, int M) noexcept nogil
         void (*widen)(void *w, int64_t n, int M) noexcept nogil
+        void (*shrink)(void *w, int64_t n, int M, double theta, uint64_t draw, const uint64_t *block) noexcept nogil
+        void (*decay)(float *w, int64_t n, double factor) noexcept nogil
+        void (*accumulate)(const void *w, int64_t n, int M, double scale, double *sum) noexcept nogil
         void (*sparse_sgd)(lp_sgd *job, int64_t first, int64_t last) noexcept nogil
         lp_gather_fn (*find_gather)(int index_bits, int M) noexcept nogil
         lp_scatter_fn (*find_scatter)(int index_bits, int M) noexcept nogil
@@ -172,6 +186,9 @@ cdef extern from "lowprec.h" nogil:
     void lp_tables_init()
     int64_t lp_at_limit(const void *w, int64_t n, int M)
     void lp_widen(void *w, int64_t n, int M)
+    void lp_shrink(void *w, int64_t n, int M, double theta, uint64_t draw, const uint64_t *block)
+    void lp_decay(float *w, int64_t n, double factor)
+    void lp_accumulate(const void *w, int64_t n, int M, double scale, double *sum)
     lp_gather_fn lp_find_gather(int index_bits, int M)
     lp_scatter_fn lp_find_scatter(int index_bits, int M)
     lp_exchange_fn lp_find_exchange(int index_bits, int M)
@@ -188,4 +205,5 @@ cdef extern from "scalar.h" nogil:
     void lp_update_set(lp_update *u, int64_t b, const lp_step *step)
     void lp_update_close(lp_update *u)
     void lp_make_step(lp_step *s, double m, int D, int M, int stochastic, uint64_t draw)
-    double lp_loss_step(int loss, double sum, double scale, double b, double y, double k, int *finite)
+    double lp_loss_step(int kind, const lp_loss *loss, double sum, double scale, double b, double y, double k, int *finite)
+    int lp_max_code(int bits)

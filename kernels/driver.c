@@ -181,6 +181,21 @@ static int64_t lp_part(int64_t n, int32_t part, int32_t parts)
 #define LP_CRITICAL
 #endif
 
+/* The replicas of a thread's workers, from the model. */
+static void lp_fill_replicas(const lp_team *team, int32_t thread, int32_t threads, int alone)
+{
+    if (team->sharing == LP_SHARED)
+        return;
+    for (int32_t t = thread; t < team->workers; t += threads) {
+        if (alone) {
+            lp_fill_replica(team, t);
+        } else {
+            LP_CRITICAL /* others may be merging already */
+                lp_fill_replica(team, t);
+        }
+    }
+}
+
 static void lp_merge_own(lp_team *team, int32_t t)
 {
     lp_merge_columns(team, &team->replicas[t], &team->bases[t], 1, 0, team->n);
@@ -198,15 +213,6 @@ static void lp_thread(lp_team *team, int32_t thread, int32_t threads, int64_t fi
             lp_work(team, t, first, last);
         return;
     }
-    if (!team->started)
-        for (int32_t t = thread; t < workers; t += threads) {
-            if (alone) {
-                lp_fill_replica(team, t);
-            } else {
-                LP_CRITICAL /* others may be merging already */
-                    lp_fill_replica(team, t);
-            }
-        }
     while (first < last) {
         const int64_t round = (first / team->sync_every + 1) * team->sync_every, end = round < last ? round : last;
         for (int32_t t = thread; t < workers; t += threads) {
@@ -254,41 +260,59 @@ static void lp_pin(const lp_team *team, int32_t thread, cpu_set_t *before)
 int lp_can_pin(void) { return 0; }
 #endif
 
+static void lp_blocks(lp_team *const *teams, int32_t models, int32_t thread, int32_t threads, int64_t first, int64_t last,
+                      int64_t block, int alone)
+{
+    for (int32_t k = 0; k < models; k++)
+        if (!teams[k]->started)
+            lp_fill_replicas(teams[k], thread, threads, alone);
+    for (int64_t a = first; a < last; a += block) {
+        const int64_t b = last - a < block ? last : a + block;
+        for (int32_t k = 0; k < models; k++)
+            lp_thread(teams[k], thread, threads, a, b, alone);
+    }
+}
+
 /* Pinned for this call alone: the threads are OpenMP's, and the caller's own is among them. */
-static void lp_pinned_thread(lp_team *team, int32_t thread, int32_t threads, int64_t first, int64_t last, int alone)
+static void lp_pinned_blocks(lp_team *const *teams, int32_t models, int32_t thread, int32_t threads, int64_t first, int64_t last,
+                             int64_t block, int alone)
 {
 #ifdef __linux__
     cpu_set_t before;
-    if (team->cpus)
-        lp_pin(team, thread, &before);
+    if (teams[0]->cpus)
+        lp_pin(teams[0], thread, &before);
 #endif
-    lp_thread(team, thread, threads, first, last, alone);
+    lp_blocks(teams, models, thread, threads, first, last, block, alone);
 #ifdef __linux__
-    if (team->cpus)
+    if (teams[0]->cpus)
         sched_setaffinity(0, sizeof before, &before);
 #endif
 }
 
-void lp_team_run(lp_team *team, int64_t first, int64_t last, int parallel)
+void lp_teams_run(lp_team *const *teams, int32_t models, int64_t first, int64_t last, int64_t block, int parallel)
 {
+    int32_t threads = 1;
 #ifdef LP_OPENMP
-    if (parallel && team->workers > 1) {
-        int32_t threads = 1;
-#pragma omp parallel num_threads(team->workers)
+    if (parallel && teams[0]->workers > 1) {
+#pragma omp parallel num_threads(teams[0]->workers)
         {
             if (omp_get_thread_num() == 0)
                 threads = omp_get_num_threads();
-            lp_pinned_thread(team, omp_get_thread_num(), omp_get_num_threads(), first, last, 0);
+            lp_pinned_blocks(teams, models, omp_get_thread_num(), omp_get_num_threads(), first, last, block, 0);
         }
-        team->threads = threads;
-        team->started = 1;
-        return;
-    }
+    } else
 #endif
+        lp_pinned_blocks(teams, models, 0, 1, first, last, block, 1);
     (void)parallel;
-    lp_pinned_thread(team, 0, 1, first, last, 1);
-    team->threads = 1;
-    team->started = 1;
+    for (int32_t k = 0; k < models; k++) {
+        teams[k]->threads = threads;
+        teams[k]->started = 1;
+    }
+}
+
+void lp_team_run(lp_team *team, int64_t first, int64_t last, int parallel)
+{
+    lp_teams_run(&team, 1, first, last, last > first ? last - first : 1, parallel);
 }
 
 void lp_team_flush(lp_team *team)

@@ -35,6 +35,10 @@ void lp_team_share(const lp_team *team, int32_t t, int64_t *first, int64_t *last
  * where timing decides nothing. */
 void lp_team_run(lp_team *team, int64_t first, int64_t last, int parallel);
 
+/* The same for several models (teams with as many workers and rows): by blocks of so many examples of a worker, each block for one
+ * model after the other, while its data are in a cache. Each model gets the bits that it would get alone. */
+void lp_teams_run(lp_team *const *teams, int32_t models, int64_t first, int64_t last, int64_t block, int parallel);
+
 /* Apply every pending update. */
 void lp_team_flush(lp_team *team);
 

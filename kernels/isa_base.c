@@ -14,7 +14,7 @@ static int always(void) { return 1; }
 #define LP_BODY lp_body_base
 #define LP_DRAW lp_draw_base
 #define LP_BATCH_BODY lp_batch_base
-#define LP_SLOPES(loss, g, t, first, factor) 0
+#define LP_SLOPES(kind, g, t, first, factor) 0
 #define LP_ROUND_STEPS(u, slope, scale, stochastic, draws) 0
 #define LP_CLOSE lp_update_close
 #include "batch_loop.h"

@@ -547,13 +547,29 @@ def _make_step(double m, D, M, bint stochastic, uint64_t word):
     return step.mu, step.e
 
 
-_LOSSES = {"logistic": LP_LOGISTIC, "hinge": LP_HINGE, "squared": LP_SQUARED}
+_KINDS = {"logistic": LP_LOGISTIC, "margin": LP_MARGIN, "residual": LP_RESIDUAL}
 
 
-def _loss_derivative(loss, double p, double y):
-    """d loss / d p as the training loop computes it."""
+def _loss_derivatives(derivative, const double[::1] p, const float[::1] y):
+    """d loss / d p of each example, as the training loop computes it; `derivative` as in ``lowprec.losses``."""
+    cdef lp_loss loss
     cdef int finite
-    return -lp_loss_step(_LOSSES[loss], p, 1.0, 0.0, y, 1.0, &finite)
+    cdef Py_ssize_t i, m = p.shape[0]
+    if y.shape[0] != m:
+        raise ValueError(f"_loss_derivatives: p and y must have the same length, got {m} and {y.shape[0]}")
+    loss.kind = _KINDS[derivative[0]]
+    loss.above, loss.high, loss.below, loss.low, loss.slope = derivative[1:]
+    out = np.empty(m)
+    cdef double[::1] view = out
+    cdef double *values
+    cdef const double *points
+    cdef const float *labels
+    if m:
+        values, points, labels = &view[0], &p[0], &y[0]
+        with nogil:
+            for i in range(m):
+                values[i] = -lp_loss_step(loss.kind, &loss, points[i], 1.0, 0.0, labels[i], 1.0, &finite)
+    return out
 
 
 def _batch(isa, D, M, rounding, m, rows, w, rows_next, int64_t n, words=None, seed=0, stream=0):
@@ -641,6 +657,9 @@ _functions.find = lp_find
 _functions.mt_seed = lp_mt19937_seed
 _functions.at_limit = lp_at_limit
 _functions.widen = lp_widen
+_functions.shrink = lp_shrink
+_functions.decay = lp_decay
+_functions.accumulate = lp_accumulate
 _functions.sparse_sgd = lp_sparse_sgd
 _functions.find_gather = lp_find_gather
 _functions.find_scatter = lp_find_scatter

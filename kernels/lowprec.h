@@ -10,7 +10,15 @@
 
 enum lp_op { LP_DOT, LP_AXPY, LP_AXPY_DOT, LP_SGD, LP_BATCH, LP_SDOT, LP_SAXPY };
 enum lp_rounding { LP_NEAREST, LP_SR, LP_SRX, LP_SRB };
-enum lp_loss { LP_LOGISTIC, LP_HINGE, LP_SQUARED };
+enum lp_loss_kind { LP_LOGISTIC, LP_MARGIN, LP_RESIDUAL };
+
+/* A loss, by its derivative in p = x . w + b. LP_LOGISTIC needs no numbers. The others are piecewise linear in r = 1 - y p (LP_MARGIN,
+ * labels -1 and +1) or r = y - p (LP_RESIDUAL): v = high where r > above, low where r < below, slope * r between; the derivative is
+ * -v y or -v. */
+typedef struct lp_loss {
+    int32_t kind; /* enum lp_loss_kind */
+    double above, high, below, low, slope;
+} lp_loss;
 
 /* Elements between two flushes of the partial sums. For float32 it is part of the arithmetic; for integers it is short enough for
  * every accumulator: 4096 * 2^7 * 2^7 < 2^31 (8 x 8), and per 32-bit lane 128 * 2 * 2^7 * 2^15 = 2^30 (8 x 16). */
@@ -62,8 +70,9 @@ typedef struct lp_sgd {
     double intercept_step;
     double dot_scale;   /* scale_x * scale_w */
     double step_scale;  /* step size * scale_x / scale_w */
-    int32_t loss;       /* enum lp_loss */
-    int32_t stochastic; /* is mu rounded stochastically? */
+    lp_loss loss;
+    const double *anchor; /* or NULL: two numbers a row, added to its p, and taken from its -derivative (SVRG) */
+    int32_t stochastic;   /* is mu rounded stochastically? */
     int64_t refresh;    /* axpys per shared block */
     int64_t refresh_left;
     uint64_t block[8]; /* the shared block */
@@ -199,6 +208,9 @@ typedef struct lp_capi {
     void (*mt_seed)(lp_mt19937 *mt, uint64_t seed, uint64_t stream);
     int64_t (*at_limit)(const void *w, int64_t n, int M);
     void (*widen)(void *w, int64_t n, int M);
+    void (*shrink)(void *w, int64_t n, int M, double theta, uint64_t draw, const uint64_t *block);
+    void (*decay)(float *w, int64_t n, double factor);
+    void (*accumulate)(const void *w, int64_t n, int M, double scale, double *sum);
     void (*sparse_sgd)(lp_sgd *job, int64_t first, int64_t last);
     lp_gather_fn (*find_gather)(int index_bits, int M);
     lp_scatter_fn (*find_scatter)(int index_bits, int M);
@@ -226,5 +238,8 @@ void lp_sparse_sgd(lp_sgd *g, int64_t first, int64_t last);
 /* model.c */
 int64_t lp_at_limit(const void *w, int64_t n, int M);
 void lp_widen(void *w, int64_t n, int M);
+void lp_shrink(void *w, int64_t n, int M, double theta, uint64_t draw, const uint64_t *block);
+void lp_decay(float *w, int64_t n, double factor);
+void lp_accumulate(const void *w, int64_t n, int M, double scale, double *sum);
 
 #endif

@@ -168,18 +168,30 @@ LP_INLINE double lp_logistic(double t16)
     return (c[0] + c[1] * u) + (u * u) * (c[2] + c[3] * u);
 }
 
-/* -k d loss / d p at p = sum * scale + b. Labels of logistic and hinge are -1 or +1: multiplying by y is exact, and so is
- * multiplying by 16, which is why both may leave the critical path. *finite: whether p is. */
-LP_INLINE double lp_loss_step(int loss, double sum, double scale, double b, double y, double k, int *finite)
+/* -k d loss / d p at p = sum * scale + b; kind is loss->kind. Labels of the logistic and of margin losses are -1 or +1: multiplying by y
+ * is exact, and so is multiplying by 16, which is why both may leave the critical path. *finite: whether p is. */
+LP_INLINE double lp_loss_step(int kind, const lp_loss *loss, double sum, double scale, double b, double y, double k, int *finite)
 {
-    const double s = loss == LP_SQUARED ? scale : 16.0 * (scale * y), c = loss == LP_SQUARED ? b : 16.0 * (b * y);
-    const double t = sum * s + c; /* 16 y p, or p for the squared loss */
+    const double s = kind == LP_RESIDUAL ? scale : 16.0 * (scale * y), c = kind == LP_RESIDUAL ? b : 16.0 * (b * y);
+    const double t = sum * s + c; /* 16 y p, or p */
     *finite = t - t == 0.0;
-    if (loss == LP_LOGISTIC)
+    if (kind == LP_LOGISTIC)
         return lp_logistic(t) * (y * k);
-    if (loss == LP_HINGE)
-        return t < 16.0 ? y * k : 0.0;
-    return (y - t) * k;
+    const double r = kind == LP_RESIDUAL ? y - t : 1.0 - 0.0625 * t;
+    const double v = r > loss->above ? loss->high : r < loss->below ? loss->low : loss->slope * r;
+    return v * (kind == LP_RESIDUAL ? k : y * k);
+}
+
+/* -k d loss / d p of the example in a row, from the sum of its product; k is without the row's weight. */
+LP_INLINE double lp_example_step(const lp_sgd *g, int kind, int64_t row, double sum, double k, int *finite)
+{
+    const double y = g->y[row], factor = g->weight ? k * (double)g->weight[row] : k;
+    const double b = g->intercept ? *g->intercept : 0.0;
+    if (__builtin_expect(g->anchor != NULL, 0)) {
+        const double *const anchor = g->anchor + 2 * row;
+        return lp_loss_step(kind, &g->loss, sum, g->dot_scale, b + anchor[0], y, factor, finite) - anchor[1] * factor;
+    }
+    return lp_loss_step(kind, &g->loss, sum, g->dot_scale, b, y, factor, finite);
 }
 
 /* ---- one code of a buffer --------------------------------------------------------------------------------------- */

@@ -41,16 +41,14 @@ LP_INLINE int64_t lp_sgd_loop(int D, int M, int R, lp_sgd *g, lp_sum z, int64_t 
     const int integer_step = D != 32 && M != 32;
     const int64_t n = g->n, distance = g->ahead;
     const int64_t rows_ahead = (distance + g->row_stride - 1) / g->row_stride;
-    const int loss = g->loss, stochastic = g->stochastic, whole = LP_WHOLE(D, M, n);
+    const int kind = g->loss.kind, stochastic = g->stochastic, whole = LP_WHOLE(D, M, n);
     const double step_scale = g->step_scale * 65536.0;
     void *const w = g->w;
     int64_t row = g->order ? g->order[i] : i;
     for (;;) {
         const uint8_t *const x = g->x + row * g->row_stride;
-        const double y = g->y[row], weight = g->weight ? (double)g->weight[row] : 1.0;
-        const double b = g->intercept ? *g->intercept : 0.0;
         int finite;
-        const double t = lp_loss_step(loss, z.f, g->dot_scale, b, y, step_scale * weight, &finite);
+        const double t = lp_example_step(g, kind, row, z.f, step_scale, &finite);
         if (__builtin_expect(!finite, 0)) {
             g->bad_row = row;
             return last;
@@ -62,7 +60,7 @@ LP_INLINE int64_t lp_sgd_loop(int D, int M, int R, lp_sgd *g, lp_sum z, int64_t 
                 draw = g->rng.scalar = lp_xorshift64(g->rng.scalar);
             lp_make_step16(&step, t, D, M, stochastic, draw);
             if (g->intercept)
-                *g->intercept = b + lp_loss_step(loss, z.f, g->dot_scale, b, y, g->intercept_step * weight, &finite);
+                *g->intercept += lp_example_step(g, kind, row, z.f, g->intercept_step, &finite);
         }
         if (++i == last || !whole || __builtin_expect(!LP_REGULAR(D, M, &step), 0)) {
             g->pending = t != 0.0;

@@ -359,13 +359,11 @@ void lp_sparse_sgd(lp_sgd *g, int64_t first, int64_t last)
             touch_row(g, g->order ? g->order[i + 1] : i + 1);
         lp_sum z = s->dot(x, scratch, whole);
 
-        const double y = g->y[row], weight = g->weight ? (double)g->weight[row] : 1.0;
-        const double b = g->intercept ? *g->intercept : 0.0;
         int finite;
-        double t = lp_loss_step(g->loss, z.f, g->dot_scale, b, y, step_scale * weight, &finite);
+        double t = lp_example_step(g, g->loss.kind, row, z.f, step_scale, &finite);
         if (__builtin_expect(!finite, 0)) { /* it may be the next row that is not */
             z = s->dot(x, scratch, k);
-            t = lp_loss_step(g->loss, z.f, g->dot_scale, b, y, step_scale * weight, &finite);
+            t = lp_example_step(g, g->loss.kind, row, z.f, step_scale, &finite);
             if (!finite) {
                 g->bad_row = row;
                 return;
@@ -379,7 +377,7 @@ void lp_sparse_sgd(lp_sgd *g, int64_t first, int64_t last)
             draw = g->rng.scalar = lp_xorshift64(g->rng.scalar);
         lp_make_step16(&step, t, s->D, s->M, stochastic, draw);
         if (g->intercept)
-            *g->intercept = b + lp_loss_step(g->loss, z.f, g->dot_scale, b, y, g->intercept_step * weight, &finite);
+            *g->intercept += lp_example_step(g, g->loss.kind, row, z.f, g->intercept_step, &finite);
         s->axpy(&step, x, scratch, whole, words_of(g, k));
         if (s->exchange && i + 1 < last) {
             const int64_t next = g->order ? g->order[i + 1] : i + 1, at = s->indptr[next];

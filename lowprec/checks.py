@@ -48,7 +48,10 @@ __all__ = [
     "wrong_value",
 ]
 
-LOSSES = ("logistic", "hinge", "squared")
+LOSSES = ("logistic", "hinge", "squared_hinge", "modified_huber", "squared", "huber", "epsilon_insensitive", "quantile")
+
+#: Losses whose labels are any finite numbers.
+RESIDUAL_LOSSES = ("squared", "huber", "epsilon_insensitive", "quantile")
 
 #: More threads than any machine has CPUs. The OpenMP runtime ends the process where it cannot start as many as it is told to.
 MAX_THREADS = 4096
@@ -411,8 +414,8 @@ def check_labels(y: Any, loss: str, n_rows: int | None = None, name: str = "y") 
     Parameters
     ----------
     y : array-like
-        One label for each row, of any real dtype. For the logistic and the hinge loss {-1, +1} or {0, 1}
-        (or bool); for the squared loss any finite numbers.
+        One label for each row, of any real dtype. For the logistic loss and those of margins {-1, +1} or {0, 1}
+        (or bool); for the losses of residuals any finite numbers.
     loss : str
         Name of the loss.
     n_rows : int, optional
@@ -423,7 +426,7 @@ def check_labels(y: Any, loss: str, n_rows: int | None = None, name: str = "y") 
     Returns
     -------
     ndarray of float32
-        -1 and +1 for the logistic and the hinge loss, otherwise the values.
+        -1 and +1, or the values.
     """
     check_loss(loss)
     a = _as_array(y, name)
@@ -440,7 +443,7 @@ def check_labels(y: Any, loss: str, n_rows: int | None = None, name: str = "y") 
         bad = np.flatnonzero(~np.isfinite(a))
         if bad.size:
             raise ValueError(f"{name}: every label must be finite; got {a[bad[0]]} at row {bad[0]}")
-    if loss == "squared":
+    if loss in RESIDUAL_LOSSES:
         with np.errstate(over="ignore"):
             result = a.astype(np.float32)
         bad = np.flatnonzero(~np.isfinite(result))

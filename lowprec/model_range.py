@@ -28,9 +28,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import _sgd, checks
-from . import kernels as _core
 from .formats import FORMATS, Format
-from .losses import MAX_CURVATURE, curvature
+from .losses import Loss
 from .quantized import QuantizedArray, _allocate, quantize
 from .sparse import SparseArray
 
@@ -78,9 +77,11 @@ class Problem:
     scale: float  # of the data, one for all features
     y: np.ndarray
     weight: np.ndarray | None
-    loss: str
+    loss: Loss
     step: float
     intercept: float | None
+    l1: float = 0.0
+    l2: float = 0.0
 
     @property
     def width(self) -> int:
@@ -116,7 +117,7 @@ class Problem:
             random,
             model.buffer,
             np.ascontiguousarray(self.y[part]),
-            loss=self.loss,
+            loss=self.loss.derivative,
             step=step,
             data_scale=self.scale,
             model_scale=float(model.scale),
@@ -192,8 +193,8 @@ def _sum(a: np.ndarray) -> float:
     return math.fsum([*a[:whole].reshape(-1, lanes).sum(axis=0), *a[whole:]])
 
 
-class Range:
-    """Estimates of what the model's quantum costs and what more range would gain, from a sample of examples.
+class Sample:
+    """Some examples, evenly spread over the data.
 
     The model's scale decides every bit that follows, so no estimate may depend on the machine: the sample's codes,
     the model's codes and the weights of every sum are integers, small enough that the sums are exact in float64,
@@ -207,7 +208,6 @@ class Range:
     _ROOM = 1 << 24
 
     def __init__(self, problem: Problem, n_examples: int) -> None:
-        self.problem = problem
         m, self.n = problem.x.shape
         numbers = math.ceil(problem.numbers) or 1
         # A look reads at most so many numbers, and there are about as many looks as doublings of 16 examples.
@@ -233,7 +233,7 @@ class Range:
             self.scale *= unit
         # In an order of which every beginning is spread over the data too: early looks take a part of the sample.
         order = _bit_reversed(count)
-        self.sample: _DenseSample | _SparseSample
+        self.codes: _DenseSample | _SparseSample
         if sparse or mostly_zero:
             place = np.empty(count, np.int64)
             place[order] = np.arange(count)
@@ -242,23 +242,47 @@ class Range:
             else:
                 rows, columns = np.nonzero(codes)
                 codes = codes[rows, columns]
-            self.sample = _SparseSample(codes, place[rows], columns, count, self.n)
+            self.codes = _SparseSample(codes, place[rows], columns, count, self.n)
         else:
-            self.sample = _DenseSample(codes[order])
-        if not math.isfinite(float(self.sample.norms2.max()) * self.scale * self.scale):
+            self.codes = _DenseSample(codes[order])
+        if not math.isfinite(float(self.codes.norms2.max()) * self.scale * self.scale):
             raise checks.rows_too_large("X", float(np.abs(codes).max(initial=0)) * self.scale)
         self.count = count
-        rows = order * every
-        self.y = problem.y[rows].tolist()
-        self.weight = None if problem.weight is None else problem.weight[rows].astype(np.float64)
-        self.n_examples = n_examples
+        self.rows = order * every
+
+    @property
+    def norms2(self) -> np.ndarray:
+        """The squared lengths of the examples."""
+        return self.codes.norms2 * self.scale**2
+
+
+class Range:
+    """Estimates of what a model's quantum costs and what more range would gain, from a sample of examples.
+
+    Parameters
+    ----------
+    problem : Problem
+    sample : Sample
+        Of the problem's examples; several models of the same examples share one.
+    n_examples : float
+        How many examples the run is worth: with a step that falls, fewer than it has.
+    """
+
+    _MODEL_BITS, _WEIGHT_BITS = Sample._MODEL_BITS, Sample._WEIGHT_BITS
+
+    def __init__(self, problem: Problem, sample: Sample, n_examples: float) -> None:
+        self.problem, self.sample, self.scale, self.count = problem, sample.codes, sample.scale, sample.count
+        self.y = problem.y[sample.rows]
+        self.weight = None if problem.weight is None else problem.weight[sample.rows].astype(np.float64)
+        self.norms2 = sample.norms2
+        self.n, self.n_examples = sample.n, n_examples
         self.reach = problem.step * n_examples
 
     def slopes(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First and second derivative of the first rows' losses in their products p."""
         loss, count = self.problem.loss, len(p)
-        g = np.array([_core._loss_derivative(loss, a, b) for a, b in zip(p.tolist(), self.y[:count], strict=True)])
-        h = curvature(loss, g)
+        g = loss.derivatives(p, self.y[:count])
+        h = loss.curvature(g)
         return (g, h) if self.weight is None else (g * self.weight[:count], h * self.weight[:count])
 
     def noise(self, g: np.ndarray, h: np.ndarray) -> float:
@@ -275,23 +299,23 @@ class Range:
         m, n = p.x.shape
         every, count = _spread(m, min(m, _PILOT_ROWS, max(8, int(_PILOT_NUMBERS / max(p.numbers, 1.0)))))
         rows = self.count
-        squares = self.sample.norms2 * self.scale**2
-        if self.weight is not None:
-            squares *= self.weight
-        stable = 0.5 / max(MAX_CURVATURE[p.loss] * math.fsum(squares) / rows, 1e-300)
+        squares = self.norms2 if self.weight is None else self.norms2 * self.weight
+        stable = 0.5 / max(p.loss.max_curvature * math.fsum(squares) / rows, 1e-300)
         step = min(p.step * self.n_examples / count, stable)
         pieces = min(32, count)
         half = pieces // 2
         for _ in range(8):
             model = model_of(np.zeros(n, np.float32), FORMATS["32f"], 1.0, p.width)
             run = p.driver(model, random="nearest", every=every, rows=count, step=step)
+            if p.l1 or p.l2:
+                run.set_rounds(max(1, count // pieces), alpha1=p.l1, alpha2=min(p.l2, 0.5 / step))
             total, intercept = np.zeros(n), 0.0
             for k in range(pieces):
                 bad = run.run(count * k // pieces, count * (k + 1) // pieces)
                 if bad >= 0:
                     break
                 if k >= half:
-                    run.flush()
+                    run.fold()
                     total += model.codes
                     intercept += run.intercept
             if bad < 0 and np.isfinite(total).all():

@@ -9,29 +9,28 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from . import _sgd, checks
-from .formats import RANDOM_SOURCES, ROUNDINGS, Format, Rounding
-from .losses import mean_loss
-from .model_range import Problem, Range, check_row, model_of
-from .quantized import QuantizedArray, _empty, _scale_of, dequantize, from_codes, quantize
+from .checkpoint import Checkpoint, fingerprint
+from .formats import RANDOM_SOURCES, ROUNDINGS, Rounding
+from .loop import Loop, Model, TrainInfo, diverged, training_loss
+from .losses import loss_of
+from .model_range import Problem, Range, Sample, model_of
+from .preparing import prepare_data
+from .quantized import QuantizedArray
+from .rounds import PENALTIES, SCHEDULES, Rounds
 from .runtime import binds_threads, effective_n_threads
 from .signature import Signature
-from .sparse import SparseArray, as_index
+from .sparse import SparseArray
+from .svrg import Svrg
 
 __all__ = ["TrainInfo", "TrainResult", "prepare_data", "train"]
 
-# Numbers to a block: some milliseconds for the fast kernels, which hides Python, and the wait of several workers for each other.
-_BLOCK = 1 << 26
-# Seconds that a call of the compiled loop may take: half of what Ctrl-C is promised, since rates vary.
-_CALL_SECONDS = 0.05
 # Farther ahead than any cache holds there is nothing to prefetch for.
 _MAX_PREFETCH = 1 << 24
 # So many examples that it never happens; still a number of 64 bits.
@@ -39,48 +38,10 @@ _NEVER = 1 << 62
 # Without a sync_every, deterministic workers merge after so many examples, so many numbers, and so many times the model's size:
 # a merge reads and writes all of it, a sparse example a few weights.
 _SYNC_EXAMPLES, _SYNC_NUMBERS, _SYNC_MODELS = 16, 1 << 14, 4
-# Bytes from which on workers convert their own data.
-_SHARED_CONVERSION = 1 << 22
-# Where the model's range is looked at first: after so many examples, then after twice as many, and so on.
-_FIRST_LOOK = 16
-
+# Bytes of data whose rows are shuffled among themselves by shuffle="blocks".
+_SHUFFLED_BYTES = 1 << 20
 
 # ---- what comes back ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class TrainInfo:
-    """What a callback is told after a block of examples.
-
-    Attributes
-    ----------
-    epoch : int
-        From 0.
-    position : int
-        Examples of this epoch that are done.
-    examples : int
-        Examples of the whole run that are done.
-    seconds : float
-        Spent in the epoch loops so far.
-    gnps : float
-        10**9 dataset numbers per second, so far.
-    model_scale : float
-        Value of one model code now; 1 for a 32f model.
-    widened : int
-        How often the model's scale was doubled so far.
-    coef : callable
-        ``info.coef()`` is a copy of the model as it stands, float64. Later, and from other threads, it works only while the
-        workers rest: in the callback, and when training is over.
-    """
-
-    epoch: int
-    position: int
-    examples: int
-    seconds: float
-    gnps: float
-    model_scale: float
-    widened: int
-    coef: Callable[[], np.ndarray] = field(repr=False)
 
 
 @dataclass
@@ -133,113 +94,6 @@ class TrainResult:
     n_examples: int
 
 
-# ---- data --------------------------------------------------------------------------------------------------
-
-
-def prepare_data(
-    X: Any, fmt: Format, data_scale: Any = None, *, index: Any = None, n_workers: int = 1, cpus: np.ndarray | None = None
-) -> QuantizedArray | SparseArray:
-    """The data as codes of format `fmt`, as `train` takes them: borrowed where nothing needs converting.
-
-    Parameters
-    ----------
-    X : array_like or sparse of shape (m, n), QuantizedArray or SparseArray
-        See `train`.
-    fmt : Format
-        The D of the signature.
-    index : Index, optional
-        The i of the signature.
-    data_scale : float, array_like or "feature", optional
-        See `train`.
-    n_workers : int
-        Who will read the data: each converts, and so is the first to touch, the rows of its own share.
-    cpus : ndarray of int32, shape (n_workers,), optional
-        Where they are pinned.
-
-    Returns
-    -------
-    QuantizedArray or SparseArray
-    """
-    sparse = isinstance(X, SparseArray) or checks.is_sparse(X)
-    if index is not None and not sparse:
-        raise ValueError(f"signature: i{index} asks for sparse data; X is dense. Pass a SciPy sparse array, or leave out the i")
-    if isinstance(X, (QuantizedArray, SparseArray)):
-        kind = type(X).__name__
-        if X.ndim != 2:
-            raise ValueError(f"X: must be two-dimensional; got shape {X.shape}")
-        if X.format != fmt:
-            raise ValueError(f"X: the signature asks for data of format {fmt}; got a {kind} of format {X.format}")
-        if index is not None and as_index(str(index)) != X.index_format:
-            raise ValueError(f"X: the signature asks for an index of {index} bits; got a {kind} with {X.index_format}")
-        if data_scale is not None:
-            raise ValueError(f"data_scale: X is a {kind} and has its own scale; leave data_scale=None")
-        return X
-    if sparse:
-        return _quantize_sparse(X, fmt, data_scale, index)
-    a = checks.as_2d_data(X, "X")
-    if data_scale is None and a.dtype == fmt.dtype and (fmt.is_float or a.dtype.kind == "i"):
-        # float32 for 32f, int8 for 8, int16 for 16: such an array is its own codes, with scale 1.
-        stride_ok = a.shape[0] == 1 or a.strides[0] > 0
-        if stride_ok and a.flags.aligned and (a.shape[1] == 1 or a.strides[1] == a.itemsize):
-            return from_codes(a, fmt)
-        data_scale = 1.0
-    if fmt.is_float and isinstance(data_scale, str):
-        checks.check_choice("data_scale", data_scale, ("feature",))
-        with np.errstate(invalid="ignore"):
-            largest = np.maximum(a.max(axis=0).astype(np.float64), -a.min(axis=0).astype(np.float64))
-        # A column with a NaN gets some scale: quantize finds it, and says where.
-        data_scale = np.where(np.isfinite(largest) & (largest > 0), largest, 1.0)
-    elif data_scale is not None and not isinstance(data_scale, str):
-        data_scale = checks.check_scale(data_scale, a.shape[1], "data_scale")
-    elif isinstance(data_scale, str):
-        checks.check_choice("data_scale", data_scale, ("feature",))
-    if n_workers > 1 and a.nbytes >= _SHARED_CONVERSION:
-        try:
-            return _quantize_in_shares(a, fmt, data_scale, n_workers, cpus)
-        except ValueError:  # as a whole, it says in which row
-            pass
-    return _quantize_x(a, fmt, data_scale)
-
-
-def _quantize_in_shares(a: np.ndarray, fmt: Format, scale: Any, n_workers: int, cpus: np.ndarray | None) -> QuantizedArray:
-    """The same codes, each worker's share converted by a thread of its own."""
-    if scale is None or isinstance(scale, str):
-        scale = _scale_of(a, fmt, "X", per_column=scale is not None)
-    q = _empty(fmt, scale, a.shape)
-
-    def convert(t: int) -> int:
-        if cpus is not None:
-            os.sched_setaffinity(0, {int(cpus[t])})  # of this thread, which ends with the conversion
-        rows = slice(len(a) * t // n_workers, len(a) * (t + 1) // n_workers)
-        return quantize(a[rows], fmt, scale=scale, rounding="nearest", out=q[rows]).clipped if rows.stop > rows.start else 0
-
-    with ThreadPoolExecutor(n_workers) as pool:
-        q.clipped = sum(pool.map(convert, range(n_workers)))
-    return q
-
-
-def _quantize_x(a: Any, fmt: Format, scale: Any, **more: Any) -> Any:
-    """`quantize`, whose errors are about X."""
-    try:
-        return quantize(a, fmt, scale=scale, rounding="nearest", **more)
-    except (TypeError, ValueError) as error:
-        if str(error).startswith("a: "):  # quantize's name for what is X here
-            raise type(error)(f"X: {str(error)[3:]}") from None
-        raise
-
-
-def _quantize_sparse(X: Any, fmt: Format, data_scale: Any, index: Any) -> SparseArray:
-    if len(X.shape) != 2:
-        raise ValueError(f"X: must be two-dimensional; got shape {X.shape}")
-    if data_scale is None and X.dtype == fmt.dtype and (fmt.is_float or X.dtype.kind == "i"):
-        data_scale = 1.0  # such data are their own codes
-    elif data_scale is not None:
-        if isinstance(data_scale, str) or np.ndim(data_scale):
-            raise checks.wrong_value("data_scale", "sparse data have one scale for all columns, a number", data_scale)
-        data_scale = checks.check_scale(data_scale, name="data_scale")
-    return _quantize_x(X, fmt, data_scale, index=None if index is None else str(index))
-
-
 # ---- training ----------------------------------------------------------------------------------------------
 
 
@@ -257,18 +111,30 @@ def train(
     random: str = "shared",
     refresh: int = 1,
     seed: int = 0,
-    shuffle: bool = False,
+    shuffle: bool | str = False,
     history: bool = False,
     deterministic: bool = False,
     sync_every: int | None = None,
     pin_threads: bool = False,
     prefetch: int | None = None,
     data_scale: Any = None,
-    model_scale: float | None = None,
+    model_scale: Any = None,
     init: Any = None,
-    init_intercept: float = 0.0,
+    init_intercept: Any = 0.0,
     fit_intercept: bool = False,
     sample_weight: Any = None,
+    epsilon: float = 0.1,
+    quantile: float = 0.5,
+    schedule: str = "constant",
+    power: float = 0.5,
+    examples_before: int = 0,
+    penalty: str | None = None,
+    alpha: float = 0.0,
+    l1_ratio: float = 0.15,
+    average: bool | int = False,
+    solver: str = "sgd",
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 30.0,
     callback: Callable[[TrainInfo], Any] | None = None,
 ) -> TrainResult:
     """Train a linear model by stochastic gradient descent on low-precision numbers.
@@ -379,7 +245,12 @@ def train(
     """
     signature = Signature(signature).require_runnable()
     D, M = signature.dataset, signature.model
-    checks.check_loss(loss)
+    form = loss_of(
+        loss, checks.check_finite_scalar("epsilon", epsilon, nonnegative=True),
+        checks.check_finite_scalar("quantile", quantile, positive=True),
+    )  # fmt: skip
+    if quantile >= 1.0:
+        raise checks.wrong_value("quantile", "must lie between 0 and 1", quantile)
     step_size = checks.check_step(step_size)
     epochs = checks.check_int("epochs", epochs, minimum=1)
     batch_size = checks.check_int("batch_size", batch_size, minimum=1)
@@ -399,17 +270,15 @@ def train(
     checks.check_choice("random", random, tuple(RANDOM_SOURCES))
     refresh = min(checks.check_int("refresh", refresh, minimum=1), _NEVER)
     seed = checks.check_seed(seed)
-    shuffle = checks.check_bool("shuffle", shuffle)
+    if shuffle != "blocks":
+        if isinstance(shuffle, str):
+            raise checks.wrong_value("shuffle", 'must be True, False or "blocks"', shuffle)
+        shuffle = checks.check_bool("shuffle", shuffle)
     history = checks.check_bool("history", history)
     fit_intercept = checks.check_bool("fit_intercept", fit_intercept)
-    init_intercept = checks.check_finite_scalar("init_intercept", init_intercept)
-    if init_intercept and not fit_intercept:
-        raise ValueError("init_intercept: has no effect unless fit_intercept=True; got " + repr(init_intercept))
     checks.check_callback(callback)
-    if model_scale is not None:
-        if M.is_float:
-            raise ValueError(f"model_scale: a model of format {M} has no scale; leave model_scale=None")
-        model_scale = checks.check_scale(model_scale, name="model_scale")
+    checks.check_choice("solver", solver, ("sgd", "svrg"))
+    checkpoint_seconds = checks.check_finite_scalar("checkpoint_seconds", checkpoint_seconds, nonnegative=True)
     if not (isinstance(X, (QuantizedArray, SparseArray)) or checks.is_sparse(X)):
         X = checks.as_2d_data(X, "X")
     elif len(X.shape) != 2:
@@ -421,9 +290,27 @@ def train(
             rule = "sparse data are trained on example by example, without a G term"
             raise checks.wrong_value("signature", rule, str(signature))
     m, n = X.shape
-    labels = checks.check_labels(y, loss, m)
+    rounds = _rounds(schedule, power, examples_before, penalty, alpha, l1_ratio, average, m * epochs)
+    if rounds.l2 * step_size >= 1.0:
+        raise checks.wrong_value("alpha", f"times step_size must be below 1 for L2; step_size is {step_size:g}", alpha)
+    if solver == "svrg":
+        _check_svrg(rounds, schedule, model_scale)
+    ys = _columns(y, loss, m)
+    one = ys is None
+    labels = [checks.check_labels(y, loss, m)] if ys is None else ys
+    count = len(labels)
     weight = checks.check_sample_weight(sample_weight, m)
-    start = None if init is None else checks.check_vector("init", init, n)
+    start = None if init is None else _rows_of("init", init, n, None if one else count)
+    biases = [
+        checks.check_finite_scalar("init_intercept", b) for b in _each("init_intercept", init_intercept, one, count)
+    ]
+    if any(biases) and not fit_intercept:
+        raise ValueError("init_intercept: has no effect unless fit_intercept=True; got " + repr(init_intercept))
+    scales = None
+    if model_scale is not None:
+        if M.is_float:
+            raise ValueError(f"model_scale: a model of format {M} has no scale; leave model_scale=None")
+        scales = [checks.check_scale(scale, name="model_scale") for scale in _each("model_scale", model_scale, one, count)]
     cpus = _cpus(n_workers) if pin_threads else None
     x = prepare_data(X, D, data_scale, index=signature.index, n_workers=n_threads, cpus=cpus)
     if isinstance(x, SparseArray):
@@ -435,64 +322,282 @@ def train(
     else:
         scale = 1.0 if D.is_float else 1.0 / D.max_code
         stretch = x.scale / scale
-        start = start if start is None else start * stretch
-    problem = Problem(x, scale, labels, weight, loss, step_size, init_intercept if fit_intercept else None)
+    svrg = solver == "svrg"
+    # What is trained is a correction to the anchor, which begins at nothing.
+    origin = None if start is None or svrg else [w if stretch is None else w * stretch for w in start]
+    problems = [
+        Problem(
+            x, scale, labels[k], weight, form, step_size, (0.0 if svrg else biases[k]) if fit_intercept else None, rounds.l1,
+            rounds.l2,
+        )
+        for k in range(count)
+    ]  # fmt: skip
+    numbers = problems[0].numbers
     gradient = signature.gradient
-    rounds = not M.is_float or (gradient is not None and not gradient.is_float)
-    source = Rounding(rounding, random).source if rounds else "nearest"
+    rounding_matters = not M.is_float or (gradient is not None and not gradient.is_float)
+    source = Rounding(rounding, random).source if rounding_matters else "nearest"
 
-    range_ = None if M.is_float else Range(problem, m * epochs)
-    widened = 0
-    if range_ is None:
-        model_scale = 1.0
-    else:
-        if model_scale is None:
-            model_scale = range_.choose(M)
-        while start is not None and float(np.abs(start).max()) > model_scale * (M.max_code + 0.5):
-            model_scale *= 2.0
-            widened += 1
+    worth = m * epochs * rounds.mean_step(m, m * epochs)
+    sample = None if M.is_float else Sample(problems[0], m * epochs)
+    ranges = [None if sample is None else Range(problem, sample, worth) for problem in problems]
     if deterministic and sync_every is None:
-        numbers = max(problem.numbers, 1.0)
-        sync_every = max(_SYNC_EXAMPLES, int(_SYNC_NUMBERS / numbers), math.ceil(_SYNC_MODELS * n / numbers))
+        per_example = max(numbers, 1.0)
+        sync_every = max(_SYNC_EXAMPLES, int(_SYNC_NUMBERS / per_example), math.ceil(_SYNC_MODELS * n / per_example))
         sync_every = -(-sync_every // batch_size) * batch_size
-    # The loop has a model of its own from here on: an exception leaves nothing half done behind.
-    model = model_of(np.zeros(n, np.float32) if start is None else start, M, model_scale, problem.width)
-    run = problem.driver(
-        model, random=source, seed=seed, refresh=refresh, n_threads=n_workers, sync_every=sync_every,
-        together=deterministic, cpus=cpus, prefetch=prefetch, batch_size=batch_size,
-        gradient=None if gradient is None else str(gradient),
-        data_limit=_largest(x) if D.is_float and gradient is not None else None,
-    )  # fmt: skip
-    loop = _Loop(run, problem, model, stretch, range_, n_workers, batch_size, sync_every is not None and n_workers > 1)
-    order = np.random.default_rng(seed) if shuffle else None
-    trace: list[float] = []
-    for epoch in range(epochs):
-        if order is not None:
-            run.set_order(order.permutation(m).astype(np.int64, copy=False))
-        if loop.epoch(epoch, step_size, callback):
-            break
-        if history:
-            trace.append(_training_loss(x, labels, weight, loss, *loop.state()))
-    run.merge()
-    coef = loop.coef()
-    model.scale = loop.view.scale
-    if not (np.isfinite(coef).all() and math.isfinite(run.intercept)):
-        raise _diverged(step_size)
-    loop.look_at_limit()
-    return TrainResult(
-        coef=coef,
-        intercept=float(run.intercept) if fit_intercept else 0.0,
-        model=model,
-        signature=signature,
-        history=trace,
-        gnps=loop.gnps,
-        seconds=loop.seconds,
-        model_scale=float(run.model_scale),
-        saturated=loop.saturated,
-        widened=widened + loop.widened,
-        n_threads=run.threads,
-        n_examples=loop.examples,
-    )
+    replicas = sync_every is not None and n_workers > 1
+    unit = sync_every if replicas and sync_every is not None else batch_size
+    every = rounds.every(numbers, n, step_size, unit=unit, workers=n_workers, drift=svrg)
+    # The loop has models of its own from here on: an exception leaves nothing half done behind.
+    models: list[Model] = []
+    data_limit = _largest(x) if D.is_float and gradient is not None else None
+    for k, (problem, range_) in enumerate(zip(problems, ranges, strict=True)):
+        own_scale, widened = 1.0, 0
+        if range_ is not None:
+            own_scale = range_.choose(M) if scales is None else scales[k]
+            while origin is not None and float(np.abs(origin[k]).max()) > own_scale * (M.max_code + 0.5):
+                own_scale *= 2.0
+                widened += 1
+        model = model_of(np.zeros(n, np.float32) if origin is None else origin[k], M, own_scale, problem.width)
+        run = problem.driver(
+            model, random=source, seed=(seed + k) % 2**64, refresh=refresh, n_threads=n_workers, sync_every=sync_every,
+            together=deterministic, cpus=cpus, prefetch=prefetch, batch_size=batch_size,
+            gradient=None if gradient is None else str(gradient), data_limit=data_limit,
+        )  # fmt: skip
+        if svrg or not rounds.none:
+            rounds.apply(run, every, rows=m, examples=m * epochs)
+        models.append(Model(run, problem, model, stretch, None if svrg else range_, replicas))
+        models[-1].widened = widened
+    file = None
+    if checkpoint is not None:
+        file = Checkpoint(checkpoint, checkpoint_seconds)
+        facts = {
+            "shape": [m, n], "signature": str(signature), "loss": list(form), "step_size": step_size,
+            "epochs": epochs, "batch_size": batch_size, "source": source, "refresh": refresh, "seed": seed, "shuffle": shuffle,
+            "sync_every": sync_every, "deterministic": deterministic, "n_workers": n_workers, "fit_intercept": fit_intercept,
+            "model_scale": scales, "init": None if start is None else [w.tolist() for w in start], "biases": biases,
+            "rounds": list(vars(rounds).values()), "solver": solver, "history": history,
+        }  # fmt: skip
+        file.mark = fingerprint(x, labels, weight, facts)
+    # To the bit only between rounds of replicas can a run be taken up again.
+    loop = Loop(models, n_workers, batch_size if file is None else unit, one=one)
+    outer = Svrg(X, models, start, biases, rounds.l2) if svrg else None
+    job = _Job(loop, outer, file, Order(seed, x, shuffle), epochs, history)
+    job.run(step_size, callback)
+    return job.result(signature, step_size, fit_intercept)
+
+
+class _Job:
+    """The epochs of a run, from the beginning or from a checkpoint."""
+
+    def __init__(
+        self, loop: Loop, svrg: Svrg | None, file: Checkpoint | None, order: Order, epochs: int, history: bool
+    ) -> None:
+        self.loop, self.svrg, self.file, self.order, self.epochs, self.history = loop, svrg, file, order, epochs, history
+        self.trace: list[Any] = []
+        self.epoch, self.position, self.before = 0, 0, 0
+        if file is not None:
+            loop.save = self._save_if_due
+
+    def run(self, step_size: float, callback: Callable[[TrainInfo], Any] | None) -> None:
+        loop = self.loop
+        self._resume()
+        while self.epoch < self.epochs:
+            self.order.set(loop.runs, self.epoch)
+            if self.svrg is not None:
+                losses = self.svrg.begin()
+                if self.history and self.epoch > 0:
+                    self.trace.append(loop._each(losses))
+            stopped = loop.epoch(self.epoch, step_size, callback, self.position, self.before)
+            if self.svrg is not None:
+                self.svrg.end()
+            self.epoch, self.position, self.before = self.epoch + 1, 0, loop.examples
+            if stopped:
+                break
+            if self.history and self.svrg is None:
+                self.trace.append(loop._each([self._loss(model) for model in loop.models]))
+            if self.file is not None and (self.epoch == self.epochs or self.file.due()):
+                self._save()
+        if self.svrg is not None:
+            losses = self.svrg.begin()  # the last anchors, or where they are clearly worse, the best
+            if self.history:
+                self.trace.append(loop._each(losses))
+
+    @staticmethod
+    def _loss(model: Model) -> float:
+        p = model.problem
+        return training_loss(p.x, p.y, p.weight, p.loss, *model.state())
+
+    # ---- checkpoints ----
+
+    def _save_if_due(self, epoch: int, position: int) -> None:
+        if self.svrg is None and self.file is not None and self.file.due() and position < self.loop.runs[0].share:
+            self.position = position
+            self._save()
+
+    def _save(self) -> None:
+        assert self.file is not None
+        loop = self.loop
+        facts = {
+            "epoch": self.epoch, "position": self.position, "before": self.before, "examples": loop.examples,
+            "seconds": loop.seconds, "trace": self.trace,
+            "models": [[m.saturated, m.widened, m.next_look, m.regular_look] for m in loop.models],
+        }  # fmt: skip
+        arrays = {f"{k}.{name}": a for k, run in enumerate(loop.runs) for name, a in run.state().items()}
+        if self.svrg is not None:
+            arrays |= {f"svrg.{name}": a for name, a in self.svrg.state().items()}
+        self.file.write(facts, arrays)
+
+    def _resume(self) -> None:
+        found = None if self.file is None else self.file.read()
+        if found is None:
+            return
+        facts, arrays = found
+        loop = self.loop
+        self.epoch, self.position, self.before = facts["epoch"], facts["position"], facts["before"]
+        loop.examples, loop.seconds, self.trace = facts["examples"], facts["seconds"], facts["trace"]
+        for k, (model, numbers) in enumerate(zip(loop.models, facts["models"], strict=True)):
+            model.saturated, model.widened, model.next_look, model.regular_look = numbers
+            prefix = f"{k}."
+            model.run.restore({name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)})
+        if self.svrg is not None:
+            self.svrg.restore({name[5:]: a for name, a in arrays.items() if name.startswith("svrg.")})
+
+    # ---- the end ----
+
+    def result(self, signature: Signature, step_size: float, fit_intercept: bool) -> TrainResult:
+        loop = self.loop
+        coefs, intercepts = [], []
+        for k, model in enumerate(loop.models):
+            weights, intercept = model.state()
+            if self.svrg is not None:
+                weights, intercept = self.svrg.coefs[k], self.svrg.intercepts[k]
+            mean = model.mean()
+            model.finish()
+            coefs.append(weights if mean is None else mean[0])
+            intercepts.append(float(intercept if mean is None else mean[1]) if fit_intercept else 0.0)
+            if not (np.isfinite(coefs[-1]).all() and math.isfinite(intercepts[-1]) and math.isfinite(model.run.intercept)):
+                raise diverged(step_size)
+        each = loop._each
+        return TrainResult(
+            coef=coefs[0] if loop.one else np.stack(coefs),
+            intercept=intercepts[0] if loop.one else np.array(intercepts),
+            model=loop.models[0].model if loop.one else [model.model for model in loop.models],
+            signature=signature,
+            history=[np.array(row) if isinstance(row, (list, tuple)) else row for row in self.trace],
+            gnps=loop.gnps,
+            seconds=loop.seconds,
+            model_scale=each([float(run.model_scale) for run in loop.runs]),
+            saturated=each([model.saturated for model in loop.models]),
+            widened=each([model.widened for model in loop.models]),
+            n_threads=loop.runs[0].threads,
+            n_examples=loop.examples,
+        )
+
+
+# ---- arguments ---------------------------------------------------------------------------------------------
+
+
+def _columns(y: Any, loss: str, m: int) -> list[np.ndarray] | None:
+    """The labels of several models, or None where `y` is one-dimensional."""
+    shape = getattr(y, "shape", None)
+    a = y if shape is not None else np.asarray(y) if isinstance(y, (list, tuple)) and y and np.ndim(y[0]) else None
+    if a is None or len(a.shape) != 2 or a.shape[0] != m or a.shape[1] == 1:
+        return None
+    if a.shape[1] == 0:
+        raise ValueError(f"y: must have a column for each model, one at least; got shape {a.shape}")
+    a = np.asarray(a)
+    return [checks.check_labels(np.ascontiguousarray(a[:, k]), loss, m, f"y[:, {k}]") for k in range(a.shape[1])]
+
+
+def _each(name: str, value: Any, one: bool, count: int) -> list[Any]:
+    """A number for each model; one number is for all."""
+    if one or np.ndim(value) == 0:
+        return [value] * count
+    values = list(value)
+    if len(values) != count:
+        raise ValueError(f"{name}: must be one number, or one for each of the {count} models; got {len(values)}")
+    return values
+
+
+def _rows_of(name: str, value: Any, n: int, count: int | None) -> list[np.ndarray]:
+    """A finite vector for each model."""
+    if count is None:
+        return [checks.check_vector(name, value, n)]
+    if np.ndim(value) != 2 or len(value) != count:
+        raise ValueError(f"{name}: must have a row for each of the {count} models; got shape {np.shape(value)}")
+    return [checks.check_vector(f"{name}[{k}]", row, n) for k, row in enumerate(value)]
+
+
+def _check_svrg(rounds: Rounds, schedule: str, model_scale: Any) -> None:
+    if rounds.l1:
+        raise ValueError("penalty: solver='svrg' has L2 alone, for it adds up corrections; use solver='sgd' for L1")
+    if rounds.average_from is not None:
+        raise ValueError("average: has no effect with solver='svrg', which needs no averaging; leave average=False")
+    if schedule != "constant":
+        raise checks.wrong_value("schedule", "must be constant with solver='svrg', whose noise vanishes by itself", schedule)
+    if model_scale is not None:
+        raise ValueError("model_scale: solver='svrg' chooses that of its corrections; leave model_scale=None")
+
+
+def _rounds(
+    schedule: str, power: float, before: int, penalty: str | None, alpha: float, l1_ratio: float, average: bool | int,
+    n_examples: int,
+) -> Rounds:  # fmt: skip
+    """What happens between rounds, from the arguments of `train`."""
+    checks.check_choice("schedule", schedule, SCHEDULES)
+    power = checks.check_finite_scalar("power", power, nonnegative=True)
+    before = checks.check_int("examples_before", before, minimum=0)
+    alpha = checks.check_finite_scalar("alpha", alpha, nonnegative=True)
+    l1_ratio = checks.check_finite_scalar("l1_ratio", l1_ratio, nonnegative=True)
+    if l1_ratio > 1.0:
+        raise checks.wrong_value("l1_ratio", "must lie in [0, 1]", l1_ratio)
+    if penalty is not None:
+        checks.check_choice("penalty", penalty, PENALTIES)
+    elif alpha:
+        raise checks.wrong_value("alpha", f"has no effect without a penalty, one of {PENALTIES}", alpha)
+    part = {None: 0.0, "l1": 1.0, "l2": 0.0, "elasticnet": l1_ratio}[penalty]
+    if isinstance(average, (bool, np.bool_)):
+        start = n_examples // 2 if average else None
+    else:
+        start = checks.check_int("average", average, minimum=0)
+    return Rounds(schedule, power, before, alpha * part, alpha * (1.0 - part), start)
+
+
+class Order:
+    """The order of the rows in each epoch; the same numbers for the same seed, whichever epoch is asked for first.
+
+    Parameters
+    ----------
+    seed : int
+    x : QuantizedArray or SparseArray
+    how : bool or "blocks"
+    """
+
+    def __init__(self, seed: int, x: QuantizedArray | SparseArray, how: bool | str) -> None:
+        self.rng, self.how, self.drawn = np.random.default_rng(seed), how, 0
+        self.m = x.shape[0]
+        self.rows = max(1, min(self.m, _SHUFFLED_BYTES * self.m // max(x.nbytes, 1)))
+
+    def _draw(self) -> np.ndarray:
+        self.drawn += 1
+        if self.how is True:
+            return self.rng.permutation(self.m).astype(np.int64, copy=False)
+        blocks = -(-self.m // self.rows)
+        starts = self.rng.permutation(blocks).astype(np.int64) * self.rows
+        rows = self.rng.permuted(np.tile(np.arange(self.rows, dtype=np.int64), (blocks, 1)), axis=1)
+        rows += starts[:, None]
+        order = rows.ravel()
+        return order[order < self.m]
+
+    def set(self, runs: list[Any], epoch: int) -> None:
+        """Tell the runs the order of an epoch."""
+        if self.how is False:
+            return
+        while self.drawn < epoch:
+            self._draw()
+        order = self._draw()
+        for run in runs:
+            run.set_order(order)
 
 
 def _largest(x: QuantizedArray | SparseArray) -> float:
@@ -512,122 +617,3 @@ def _cpus(n_workers: int) -> np.ndarray | None:
     if binds_threads(os.environ):
         return None
     return np.resize(np.array(sorted(os.sched_getaffinity(0)), np.int32), n_workers)
-
-
-def _diverged(step_size: float, row: int | None = None) -> ValueError:
-    where = "" if row is None else f" at row {row}"
-    return checks.wrong_value("step_size", f"must be so small that training stays finite; it diverged{where}", step_size)
-
-
-class _Loop:
-    """Drives the compiled loop in blocks, and looks after the model's range."""
-
-    def __init__(
-        self, run: Any, problem: Problem, model: QuantizedArray, stretch: np.ndarray | None, range_: Range | None,
-        n_workers: int, batch_size: int, replicas: bool,
-    ) -> None:  # fmt: skip
-        self.run, self.x, self.model, self.stretch, self.range = run, problem.x, model, stretch, range_
-        self.numbers = problem.numbers
-        self.n_workers, self.batch_size = n_workers, batch_size
-        # What is looked at while replicas go on from the shared model.
-        self.view = QuantizedArray(model.buffer.copy(), model.format, model.scale, model.shape) if replicas else model
-        self.examples, self.seconds, self.saturated, self.widened = 0, 0.0, 0, 0
-        # Positions are examples of each worker's share; calls are cut between batches.
-        self.block = self._whole(int(_BLOCK / max(self.numbers, 1.0)) // n_workers)
-        self.next_look = self.regular_look = _FIRST_LOOK
-        # The first call finds out how fast this machine is. Calls may be cut between any two batches: the bits stay the same.
-        self.at_most = min(self._whole(_FIRST_LOOK // n_workers), self.block)
-
-    def _whole(self, position: int) -> int:
-        """So many examples as whole batches, one at least."""
-        return max(self.batch_size, position // self.batch_size * self.batch_size)
-
-    @property
-    def gnps(self) -> float:
-        return self.examples * self.numbers / self.seconds / 1e9 if self.seconds > 0 else 0.0
-
-    def state(self) -> tuple[np.ndarray, float]:
-        """The model as it stands, every update applied, in the coordinates of the data, and the intercept."""
-        intercept = self.run.snapshot(self.view.buffer)
-        self.view.scale = self.run.model_scale if self.stretch is None else self.run.model_scale / self.stretch
-        return dequantize(self.view, np.float64), intercept
-
-    def coef(self) -> np.ndarray:
-        return self.state()[0]
-
-    def epoch(self, epoch: int, step_size: float, callback: Callable[[TrainInfo], Any] | None) -> bool:
-        """One pass over the data; True if the callback stopped it."""
-        share, before = self.run.share, self.examples
-        at = 0
-        while at < share:
-            block_end = min(share, (at // self.block + 1) * self.block)
-            end = min(block_end, at + self.at_most)
-            if self.range is not None:
-                look = -(-(self.next_look - before) // self.n_workers)
-                end = min(end, max(at + self.batch_size, -(-look // self.batch_size) * self.batch_size))
-            begin = time.perf_counter()
-            bad = self.run.run(at, end)
-            took = time.perf_counter() - begin
-            if bad >= 0:
-                check_row(self.x, bad)
-                raise _diverged(step_size, bad)
-            self.seconds += took
-            self.examples = before + self.run.examples(end)
-            longest = min(int((end - at) * _CALL_SECONDS / max(took, 1e-9)), 4 * self.at_most)
-            self.at_most = min(self._whole(longest), self.block)
-            at = end
-            if self.range is not None and self.examples >= self.next_look:
-                self.look()
-            if callback is not None and (at == block_end or took > _CALL_SECONDS / 2):
-                info = TrainInfo(
-                    epoch, self.run.examples(at), self.examples, self.seconds, self.gnps, self.run.model_scale, self.widened,
-                    self.coef,
-                )  # fmt: skip
-                stop = callback(info)
-                if isinstance(stop, (bool, np.bool_)) and stop:  # a comparison of NumPy numbers too, but not any object
-                    return True
-        return False
-
-    def look_at_limit(self) -> None:
-        if self.range is not None:
-            self.saturated = max(self.saturated, self.run.at_limit())
-
-    def look(self) -> None:
-        """Widen the model's range if that pays."""
-        while self.regular_look <= self.examples:
-            self.regular_look *= 2
-        self.next_look = self.regular_look
-        self.look_at_limit()
-        intercept = self.run.intercept if self.view is self.model else self.run.snapshot(self.view.buffer)
-        now = QuantizedArray(self.view.buffer, self.model.format, self.run.model_scale, self.model.shape)
-        if self.range.pays(now, intercept, self.examples):
-            self.run.widen()
-            self.widened += 1
-            self.saturated = 0
-            # Once may not be enough: see again how the weights stand when they have had time to move.
-            self.next_look = min(self.next_look, self.examples + max(_FIRST_LOOK, self.examples // 8))
-
-
-def _training_loss(
-    x: QuantizedArray | SparseArray, y: np.ndarray, weight: np.ndarray | None, loss: str, coef: np.ndarray, intercept: float
-) -> float:
-    """Mean loss over all rows, a block at a time."""
-    m, n = x.shape
-    sparse = isinstance(x, SparseArray)
-    rows = max(1, int((1 << 18) / max(x.stored / m, 1.0))) if sparse else max(1, (1 << 18) // n)
-    total = mass = 0.0
-    for i in range(0, m, rows):
-        part = slice(i, min(i + rows, m))
-        if sparse:
-            piece = x[part]
-            terms = piece.unpacked() * (piece.scale * coef[piece.columns()])
-            rows_of_terms = np.repeat(np.arange(len(piece)), np.diff(piece.indptr))
-            p = np.bincount(rows_of_terms, weights=terms, minlength=len(piece)) + intercept
-        else:
-            p = dequantize(x[part], np.float64) @ coef + intercept
-        w = None if weight is None else weight[part].astype(np.float64)
-        size = part.stop - i if w is None else float(w.sum())
-        if size > 0.0:
-            total += mean_loss(loss, p, y[part], w) * size
-            mass += size
-    return total / mass

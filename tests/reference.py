@@ -434,12 +434,23 @@ def logistic_table():
     return table
 
 
-def loss_derivative(loss, p, y):
-    """d loss / d p in float64; labels of logistic and hinge are -1 or +1."""
+def loss_derivative(loss, p, y, parameter=0.0):
+    """d loss / d p in float64; labels of logistic and margin losses are -1 or +1. `parameter`: epsilon, or the quantile."""
+    margin, residual = 1.0 - y * p, y - p
     if loss == "squared":
         return p - y
     if loss == "hinge":
         return -y if y * p < 1.0 else 0.0
+    if loss == "squared_hinge":
+        return -2.0 * margin * y if margin > 0.0 else 0.0
+    if loss == "modified_huber":
+        return -4.0 * y if margin > 2.0 else -2.0 * margin * y if margin > 0.0 else 0.0
+    if loss == "huber":
+        return -max(-parameter, min(parameter, residual))
+    if loss == "epsilon_insensitive":
+        return -1.0 if residual > parameter else 1.0 if residual < -parameter else 0.0
+    if loss == "quantile":
+        return -parameter if residual > 0.0 else 1.0 - parameter if residual < 0.0 else 0.0
     t16 = max(-512.0, min(512.0, 16.0 * (y * p)))
     k = round(t16)
     c, u = logistic_table()[k], t16 - k

@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from lowprec import datasets, sgd
+from lowprec import datasets, preparing
 from lowprec.linear_model import LowPrecisionSGDClassifier
 
 SIGNATURES = ("D32fM32f", "D8M8", "D8M16", "D16M16")
@@ -91,8 +91,8 @@ def test_several_classes_are_one_against_the_rest(digits):
 def test_the_data_are_quantized_once(digits, monkeypatch):
     X, y = digits
     calls = []
-    quantize = sgd.quantize
-    monkeypatch.setattr(sgd, "quantize", lambda a, *args, **more: calls.append(np.shape(a)) or quantize(a, *args, **more))
+    quantize = preparing.quantize
+    monkeypatch.setattr(preparing, "quantize", lambda a, *args, **more: calls.append(np.shape(a)) or quantize(a, *args, **more))
     classifier(epochs=1).fit(X, y)
     assert calls.count(X.shape) == 1
 

@@ -11,7 +11,7 @@ import reference as R
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowprec import kernels
+from lowprec import kernels, losses
 
 RUNNABLE = [name for name, runnable in kernels._isas() if runnable]
 ALL_WORDS = np.arange(2**16, dtype=np.uint16)
@@ -180,28 +180,50 @@ def test_the_mean_moves_by_the_step(row, step, x):
 # ---- loss derivatives ---------------------------------------------------------------------------------------
 
 
+def derivative(loss, p, y, parameter=0.0):
+    """What the training loop computes."""
+    return float(losses.Loss(loss, parameter).derivatives(np.array([p]), np.array([y]))[0])
+
+
 def test_the_logistic_derivative_is_near_the_exact_one():
-    worst = 0.0
-    for p in np.linspace(-31.9, 31.9, 20001).tolist():
-        for y in (-1.0, 1.0):
-            worst = max(worst, abs(kernels._loss_derivative("logistic", p, y) - R.exact_loss_derivative("logistic", p, y)))
-    assert worst < 1e-8
+    p = np.linspace(-31.9, 31.9, 20001)
+    for y in (-1.0, 1.0):
+        found = losses.Loss("logistic").derivatives(p, np.full(len(p), y))
+        exact = [R.exact_loss_derivative("logistic", float(a), y) for a in p]
+        assert np.abs(found - exact).max() < 1e-8
     for p in (32.0, 33.0, 1e6, 1e300):
-        assert abs(kernels._loss_derivative("logistic", p, 1.0)) < 1e-8
-        assert abs(kernels._loss_derivative("logistic", p, -1.0) - 1.0) < 1e-8
+        assert abs(derivative("logistic", p, 1.0)) < 1e-8
+        assert abs(derivative("logistic", p, -1.0) - 1.0) < 1e-8
 
 
-@given(st.sampled_from(["logistic", "hinge", "squared"]), st.floats(-100, 100), st.sampled_from([-1.0, 1.0]))
-def test_loss_derivatives_to_the_bit(loss, p, y):
-    assert kernels._loss_derivative(loss, p, y) == R.loss_derivative(loss, p, y)
+LABELS = {True: st.sampled_from([-1.0, 1.0]), False: st.floats(-100, 100, width=32)}
 
 
-def test_loss_derivatives_at_their_corners():
-    for p in (-1.0, 1.0, 0.0, -0.0, 1 / 32, -1 / 32, 3 / 32, 32.0, -32.0, 31.96875, 5e-324):
+@pytest.mark.parametrize("loss", losses.LOSSES)
+@given(data=st.data())
+def test_loss_derivatives_to_the_bit(loss, data):
+    p, y = data.draw(st.floats(-100, 100)), data.draw(LABELS[loss in losses.MARGIN_LOSSES])
+    parameter = losses.loss_of(loss, data.draw(st.floats(0, 3)), data.draw(st.floats(0.01, 0.99))).parameter
+    assert derivative(loss, p, y, parameter) == R.loss_derivative(loss, p, y, parameter)
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES)
+def test_loss_derivatives_at_their_corners(loss):
+    for p in (-1.0, 1.0, 0.0, -0.0, 0.75, 1.25, -0.75, 1 / 32, -1 / 32, 3 / 32, 32.0, -32.0, 31.96875, 5e-324):
         for y in (-1.0, 1.0):
-            for loss in ("logistic", "hinge", "squared"):
-                assert kernels._loss_derivative(loss, p, y) == R.loss_derivative(loss, p, y), (loss, p, y)
-    assert kernels._loss_derivative("hinge", 1.0, 1.0) == 0.0  # the margin itself is no loss
-    assert kernels._loss_derivative("hinge", math.nextafter(1.0, 0.0), 1.0) == -1.0
-    assert kernels._loss_derivative("logistic", 0.0, 1.0) == pytest.approx(-0.5, abs=1e-8)
-    assert kernels._loss_derivative("squared", 3.0, 1.25) == 1.75
+            for parameter in (0.0, 0.25, 0.5):
+                assert derivative(loss, p, y, parameter) == R.loss_derivative(loss, p, y, parameter), (p, y, parameter)
+
+
+def test_some_derivatives():
+    assert derivative("hinge", 1.0, 1.0) == 0.0  # the margin itself is no loss
+    assert derivative("hinge", math.nextafter(1.0, 0.0), 1.0) == -1.0
+    assert derivative("logistic", 0.0, 1.0) == pytest.approx(-0.5, abs=1e-8)
+    assert derivative("squared", 3.0, 1.25) == 1.75
+    assert derivative("squared_hinge", 0.5, 1.0) == -1.0
+    assert derivative("modified_huber", -1.0, 1.0) == -4.0
+    assert derivative("modified_huber", -5.0, 1.0) == -4.0
+    assert derivative("huber", 3.0, 1.0, 0.5) == 0.5
+    assert derivative("epsilon_insensitive", 1.5, 1.0, 0.5) == 0.0
+    assert derivative("quantile", 0.0, 1.0, 0.9) == -0.9
+    assert derivative("quantile", 2.0, 1.0, 0.9) == pytest.approx(0.1)

@@ -1,0 +1,100 @@
+"""Checkpoints of a training run: one file, replaced at once or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import checks
+from .quantized import QuantizedArray
+from .sparse import SparseArray
+
+__all__ = ["Checkpoint", "fingerprint"]
+
+_VERSION = 1
+# Rows whose codes tell one data set from another; the labels count all.
+_ROWS = 1024
+
+
+def fingerprint(
+    x: QuantizedArray | SparseArray, labels: list[np.ndarray], weight: np.ndarray | None, facts: dict[str, Any]
+) -> str:
+    """A hash of what a run depends on: its arguments, labels and weights, and a sample of the data."""
+    h = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
+    for y in labels:
+        h.update(np.ascontiguousarray(y))
+    if weight is not None:
+        h.update(weight)
+    m = x.shape[0]
+    h.update(np.asarray(x.scale, np.float64).tobytes())
+    for i in range(0, m, max(1, m // _ROWS)):
+        row = x[i : i + 1]
+        if isinstance(row, SparseArray):
+            h.update(np.ascontiguousarray(row.columns()))
+        h.update(np.ascontiguousarray(row.unpacked()))
+    return h.hexdigest()
+
+
+class Checkpoint:
+    """A file that a run can go on from.
+
+    Parameters
+    ----------
+    path : str or path-like
+    seconds : float
+        At least so long from one to the next.
+    """
+
+    def __init__(self, path: Any, seconds: float) -> None:
+        self.path = Path(os.fspath(path))
+        if self.path.is_dir() or not self.path.parent.is_dir():
+            raise checks.wrong_value("checkpoint", "must be a file in a folder that exists", str(path))
+        self.seconds, self.last = seconds, time.monotonic()
+        self.mark = ""
+
+    def due(self) -> bool:
+        """Whether it is time for the next one."""
+        return time.monotonic() - self.last >= self.seconds
+
+    def write(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Replace the file: whoever reads it finds the old one or the new one, whenever this process is killed."""
+        new = self.path.with_name(self.path.name + ".new")
+        header = json.dumps({"version": _VERSION, "run": self.mark, **facts}).encode()
+        with open(new, "wb") as f:
+            np.savez(f, header=np.frombuffer(header, np.uint8), **arrays)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(new, self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        self.last = time.monotonic()
+
+    def read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        """What was written last by this run; None where there is nothing."""
+        name = str(self.path)
+        try:
+            with np.load(name, allow_pickle=False) as f:
+                arrays = {key: f[key] for key in f.files}
+            facts = json.loads(arrays.pop("header").tobytes())
+            version = facts["version"]
+        except FileNotFoundError:
+            return None
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise checks.bad_file(name, f"is no checkpoint ({error})", expected="a file that train wrote; or remove it") from None
+        if version != _VERSION:
+            raise checks.bad_file(name, f"is a checkpoint of version {version}", expected=f"version {_VERSION}; or remove it")
+        if facts["run"] != self.mark:
+            raise checks.bad_file(
+                name, "is the checkpoint of another run", expected="the same data and arguments; remove it, or name another file"
+            )
+        return facts, arrays
