@@ -82,6 +82,7 @@ class Problem:
     intercept: float | None
     l1: float = 0.0
     l2: float = 0.0
+    intercept_ratio: float = 1.0  # of the intercept's step to the weights'
 
     @property
     def width(self) -> int:
@@ -123,7 +124,7 @@ class Problem:
             model_scale=float(model.scale),
             weight=None if self.weight is None else np.ascontiguousarray(self.weight[part]),
             intercept=self.intercept,
-            intercept_step=0.0 if self.intercept is None else step,
+            intercept_step=0.0 if self.intercept is None else step * self.intercept_ratio,
             **more,
         )
 

@@ -122,6 +122,7 @@ def train(
     init: Any = None,
     init_intercept: Any = 0.0,
     fit_intercept: bool = False,
+    intercept_step: float | None = None,
     sample_weight: Any = None,
     epsilon: float = 0.1,
     quantile: float = 0.5,
@@ -209,6 +210,9 @@ def train(
         Intercept to start from, with `fit_intercept`.
     fit_intercept : bool
         Train an intercept, a float64 number beside the model.
+    intercept_step : float, optional
+        Its step size, where that is not `step_size`; the schedule applies to it too. On sparse data the intercept moves with every
+        example and a weight with few, so a small part of `step_size` (scikit-learn takes 0.01) serves better.
     sample_weight : array_like of shape (m,), optional
         Factor of each example's step.
     callback : callable, optional
@@ -276,6 +280,10 @@ def train(
         shuffle = checks.check_bool("shuffle", shuffle)
     history = checks.check_bool("history", history)
     fit_intercept = checks.check_bool("fit_intercept", fit_intercept)
+    if intercept_step is not None:
+        if not fit_intercept:
+            raise ValueError(f"intercept_step: has no effect unless fit_intercept=True; got {intercept_step!r}")
+        intercept_step = checks.check_finite_scalar("intercept_step", intercept_step, nonnegative=True)
     checks.check_callback(callback)
     checks.check_choice("solver", solver, ("sgd", "svrg"))
     checkpoint_seconds = checks.check_finite_scalar("checkpoint_seconds", checkpoint_seconds, nonnegative=True)
@@ -328,7 +336,7 @@ def train(
     problems = [
         Problem(
             x, scale, labels[k], weight, form, step_size, (0.0 if svrg else biases[k]) if fit_intercept else None, rounds.l1,
-            rounds.l2,
+            rounds.l2, 1.0 if intercept_step is None else intercept_step / step_size,
         )
         for k in range(count)
     ]  # fmt: skip
@@ -374,6 +382,7 @@ def train(
             "shape": [m, n], "signature": str(signature), "loss": list(form), "step_size": step_size,
             "epochs": epochs, "batch_size": batch_size, "source": source, "refresh": refresh, "seed": seed, "shuffle": shuffle,
             "sync_every": sync_every, "deterministic": deterministic, "n_workers": n_workers, "fit_intercept": fit_intercept,
+            "intercept_step": intercept_step,
             "model_scale": scales, "init": None if start is None else [w.tolist() for w in start], "biases": biases,
             "rounds": list(vars(rounds).values()), "solver": solver, "history": history,
         }  # fmt: skip
