@@ -9,6 +9,7 @@ import numpy as np
 
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_Import
+from libc.math cimport fmod
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -84,6 +85,7 @@ _EXCHANGE_MODEL_BYTES, _EXCHANGE_ENTRIES = 1 << 18, 256
 
 _BLOCK_BYTES = 1 << 17  # of rows that several models are trained on in turn: half a second-level cache
 cdef int64_t _NEVER = <int64_t>1 << 62
+cdef double _LEAST_DECAY = 1e-60
 
 # The process that started OpenMP's threads. They do not exist in its forked children, and libgomp would wait for them for ever.
 _team_pid = None
@@ -558,7 +560,9 @@ cdef class Sgd:
         average_from : int, optional
             Add the model to a sum after each round that ends later than that; see :meth:`average`.
         """
-        if every < 1 or every % max(self.batch_size, 1) or (self.team.sync_every and every % self.team.sync_every):
+        # A round as long as an epoch ends with it, whatever batches and merges are.
+        if every < 1 or every < self.n_rows and (every % max(self.batch_size, 1)
+                                                 or (self.team.sync_every and every % self.team.sync_every)):
             raise ValueError(f"Sgd: every must be a multiple of batch_size and sync_every, got {every}")
         self.every, self.schedule = every, _SCHEDULES[schedule]
         self.total, self.before, self.power, self.rows = total, before, power, rows
@@ -632,7 +636,8 @@ cdef class Sgd:
             return 0  # what is pending has this round's step already
         lp_team_merge(&self.team)
         if self.alpha2 != 0.0:
-            self.scale *= _power(1.0 - self.step * self.alpha2, count)
+            # Not below what leaves nothing of any weight: the scale must stay positive.
+            self.scale *= max(_power(1.0 - self.step * self.alpha2, count), _LEAST_DECAY)
             while self.scale * self.scale * 2.0 < self.base * self.base:
                 if self.bits_w == 32:
                     _capi.decay(<float *>w, self.n, self.scale / self.base)
@@ -648,11 +653,12 @@ cdef class Sgd:
             self.drift_axpy(&step, self.drift, w, self.n, self.visits.lane if rounds else NULL)
             self.bias -= self.step * self.intercept_ratio * count * self.drift_intercept
         if self.alpha1 != 0.0:
-            theta = self.step * count * self.alpha1 / self.scale
+            theta = self.step * count * self.alpha1
             if self.bits_w != 32 and not rounds:  # to nearest: what is less than a quantum waits for the rest
-                self.theta_left += theta
-                theta = <double><int64_t>min(self.theta_left, 32766.0)
-                self.theta_left -= theta
+                theta += self.theta_left
+                self.theta_left = fmod(theta, self.scale)
+                theta -= self.theta_left
+            theta /= self.scale
             _capi.shrink(w, self.n, self.bits_w, theta, draw, self.visits.lane if rounds else NULL)
         if adds:
             _capi.accumulate(w, self.n, self.bits_w, self.scale, self.sum)

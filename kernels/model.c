@@ -38,7 +38,7 @@ void lp_widen(void *w, int64_t n, int M)
 /* ---- L1 --------------------------------------------------------------------------------------------------------- */
 
 /* Columns [j, j + k), k <= 32: q <- sign(q) max(|q| - t_j, 0), t_j = whole + (r_j >= 2^16 - part): theta = whole + part / 2^16 quanta,
- * rounded without bias. 16 bits are enough: |q| < 2^15, whole is clipped there. */
+ * rounded without bias. 16 bits are enough: |q| < 2^15, theta is clipped there. */
 #define LP_DEF_SHRINK(type, name) \
     static void name(type *q, int k, int16_t whole, uint16_t edge, const uint16_t words[32]) \
     { \
@@ -65,7 +65,7 @@ void lp_shrink(void *w, int64_t n, int M, double theta, uint64_t draw, const uin
         return;
     }
     const double fraction = block ? (double)(draw >> 32) * 0x1p-32 : 0.5;
-    const double t = theta < 32766.0 ? theta * 65536.0 + fraction : 32766.0 * 65536.0;
+    const double t = theta < 32767.0 ? theta * 65536.0 + fraction : 32767.0 * 65536.0;
     const uint32_t fixed = (uint32_t)t; /* t >= 0 */
     const int16_t whole = (int16_t)(fixed >> 16);
     const uint16_t part = (uint16_t)fixed;

@@ -53,7 +53,9 @@ class Checkpoint:
     """
 
     def __init__(self, path: Any, seconds: float) -> None:
-        self.path = Path(os.fspath(path))
+        if not isinstance(path, (str, os.PathLike)):
+            raise checks.wrong_type("checkpoint", "the path of a file", path)
+        self.path = Path(path)
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise checks.wrong_value("checkpoint", "must be a file in a folder that exists", str(path))
         self.seconds, self.last = seconds, time.monotonic()

@@ -20,6 +20,7 @@ import numpy as np
 from . import kernels as _core
 
 __all__ = [
+    "as_array",
     "as_2d_data",
     "as_data",
     "bad_file",
@@ -272,7 +273,7 @@ def is_sparse(value: Any) -> bool:
     return hasattr(value, "tocsr") or hasattr(value, "tocoo")
 
 
-def _as_array(value: Any, name: str) -> np.ndarray:
+def as_array(value: Any, name: str) -> np.ndarray:
     """`value` as an ndarray without a copy where it is one; what NumPy would misread is refused."""
     if is_sparse(value):
         raise TypeError(f"{name}: sparse data are not possible here; pass a dense array, for example {name}.toarray()")
@@ -317,7 +318,7 @@ def as_data(a: Any, name: str = "a", ndims: tuple[int, ...] = (1, 2)) -> np.ndar
     ndarray
         `a` itself if it is one: never a copy of an array, of any layout.
     """
-    result = _as_array(a, name)
+    result = as_array(a, name)
     check_native_real(result, name)
     if result.ndim not in ndims:
         words = " or ".join({1: "one", 2: "two"}.get(d, str(d)) for d in ndims)
@@ -429,7 +430,7 @@ def check_labels(y: Any, loss: str, n_rows: int | None = None, name: str = "y") 
         -1 and +1, or the values.
     """
     check_loss(loss)
-    a = _as_array(y, name)
+    a = as_array(y, name)
     if a.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected real numbers or bool; got an array of {a.dtype}, shape {a.shape}")
     if a.ndim != 1:

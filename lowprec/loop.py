@@ -82,6 +82,7 @@ class Model:
         # What is looked at while replicas go on from the shared model.
         self.view = QuantizedArray(model.buffer.copy(), model.format, model.scale, model.shape) if replicas else model
         self.saturated, self.widened = 0, 0
+        self.anchor: np.ndarray | None = None  # what the weights are a correction to (SVRG), in the data's coordinates
         self.next_look = self.regular_look = _FIRST_LOOK
 
     def state(self) -> tuple[np.ndarray, float]:
@@ -90,6 +91,11 @@ class Model:
         scale = self.run.model_scale  # of a float model: the factor that L2 has left beside it
         self.view.scale = scale if self.stretch is None else scale / self.stretch
         return dequantize(self.view, np.float64), intercept
+
+    def coef(self) -> np.ndarray:
+        """The weights as their user knows them: with the anchor, if there is one."""
+        weights = self.state()[0]
+        return weights if self.anchor is None else self.anchor + weights
 
     def finish(self) -> None:
         """Leave the last model in `model`."""
@@ -166,7 +172,7 @@ class Loop:
         return values[0] if self.one else tuple(values)
 
     def coef(self) -> np.ndarray:
-        coefs = [model.state()[0] for model in self.models]
+        coefs = [model.coef() for model in self.models]
         return coefs[0] if self.one else np.stack(coefs)
 
     def epoch(

@@ -16,6 +16,10 @@ PENALTIES = ("l1", "l2", "elasticnet")
 _EXAMPLES, _DRIFT_EXAMPLES, _MODELS, _WORKERS_NUMBERS = 128, 32, 8, 1 << 17
 # By what part L2 may shrink a model at once: it stands for as many small factors, with gradients between them.
 _MAX_DECAY = 0.05
+# What the mean of a schedule is at least: a model's range is made for a run that is going somewhere.
+_LEAST_STEP = 1e-30
+# So many examples that it never happens; still a number of 64 bits.
+NEVER = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,13 @@ class Rounds:
         if self.schedule == "constant":
             return 1.0
         a, b = 1.0 + self.before / rows, 1.0 + (self.before + examples) / rows
-        integral = math.log(b / a) if self.power == 1.0 else (b ** (1 - self.power) - a ** (1 - self.power)) / (1 - self.power)
-        return integral / (b - a)
+        if b - a < 1e-6 * a:
+            mean = a**-self.power
+        elif self.power == 1.0:
+            mean = math.log(b / a) / (b - a)
+        else:
+            mean = (b ** (1 - self.power) - a ** (1 - self.power)) / (1 - self.power) / (b - a)
+        return max(mean, _LEAST_STEP)
 
     def every(self, numbers: float, n: int, step: float, *, unit: int, workers: int, drift: bool = False) -> int:
         """The length of a round, in examples of a worker.
@@ -80,7 +89,7 @@ class Rounds:
             length = max(length, math.ceil(_WORKERS_NUMBERS / numbers))
         if self.l2:
             length = min(length, max(1, int(_MAX_DECAY / (step * self.l2 * workers))))
-        return -(-length // unit) * unit
+        return min(-(-length // unit) * unit, NEVER // 2)  # the compiled loop takes NEVER for "no rounds"
 
     def apply(self, run: Any, every: int, *, rows: int, examples: int) -> None:
         """Tell a run of the compiled loop."""

@@ -23,7 +23,7 @@ from .losses import loss_of
 from .model_range import Problem, Range, Sample, model_of
 from .preparing import prepare_data
 from .quantized import QuantizedArray
-from .rounds import PENALTIES, SCHEDULES, Rounds
+from .rounds import NEVER, PENALTIES, SCHEDULES, Rounds
 from .runtime import binds_threads, effective_n_threads
 from .signature import Signature
 from .sparse import SparseArray
@@ -33,8 +33,6 @@ __all__ = ["TrainInfo", "TrainResult", "prepare_data", "train"]
 
 # Farther ahead than any cache holds there is nothing to prefetch for.
 _MAX_PREFETCH = 1 << 24
-# So many examples that it never happens; still a number of 64 bits.
-_NEVER = 1 << 62
 # Without a sync_every, deterministic workers merge after so many examples, so many numbers, and so many times the model's size:
 # a merge reads and writes all of it, a sparse example a few weights.
 _SYNC_EXAMPLES, _SYNC_NUMBERS, _SYNC_MODELS = 16, 1 << 14, 4
@@ -263,7 +261,7 @@ def train(
         sync_every = checks.check_int("sync_every", sync_every, minimum=1)
         if sync_every % batch_size:
             raise checks.wrong_value("sync_every", f"must be a multiple of batch_size ({batch_size})", sync_every)
-        sync_every = min(sync_every, _NEVER)
+        sync_every = min(sync_every, NEVER)
     asked = checks.check_n_threads(n_threads)
     n_threads = effective_n_threads(n_threads)
     n_workers = asked if deterministic and asked is not None else n_threads
@@ -272,7 +270,7 @@ def train(
         prefetch = checks.check_int("prefetch", prefetch, minimum=0, maximum=_MAX_PREFETCH)
     checks.check_choice("rounding", rounding, ROUNDINGS)
     checks.check_choice("random", random, tuple(RANDOM_SOURCES))
-    refresh = min(checks.check_int("refresh", refresh, minimum=1), _NEVER)
+    refresh = min(checks.check_int("refresh", refresh, minimum=1), NEVER)
     seed = checks.check_seed(seed)
     if shuffle != "blocks":
         if isinstance(shuffle, str):
@@ -408,7 +406,7 @@ class _Job:
             loop.save = self._save_if_due
 
     def run(self, step_size: float, callback: Callable[[TrainInfo], Any] | None) -> None:
-        loop = self.loop
+        loop, stopped = self.loop, False
         self._resume()
         while self.epoch < self.epochs:
             self.order.set(loop.runs, self.epoch)
@@ -428,7 +426,7 @@ class _Job:
                 self._save()
         if self.svrg is not None:
             losses = self.svrg.begin()  # the last anchors, or where they are clearly worse, the best
-            if self.history:
+            if self.history and not stopped:
                 self.trace.append(loop._each(losses))
 
     @staticmethod
@@ -477,11 +475,11 @@ class _Job:
         loop = self.loop
         coefs, intercepts = [], []
         for k, model in enumerate(loop.models):
+            model.finish()
             weights, intercept = model.state()
             if self.svrg is not None:
                 weights, intercept = self.svrg.coefs[k], self.svrg.intercepts[k]
             mean = model.mean()
-            model.finish()
             coefs.append(weights if mean is None else mean[0])
             intercepts.append(float(intercept if mean is None else mean[1]) if fit_intercept else 0.0)
             if not (np.isfinite(coefs[-1]).all() and math.isfinite(intercepts[-1]) and math.isfinite(model.run.intercept)):
@@ -508,13 +506,11 @@ class _Job:
 
 def _columns(y: Any, loss: str, m: int) -> list[np.ndarray] | None:
     """The labels of several models, or None where `y` is one-dimensional."""
-    shape = getattr(y, "shape", None)
-    a = y if shape is not None else np.asarray(y) if isinstance(y, (list, tuple)) and y and np.ndim(y[0]) else None
-    if a is None or len(a.shape) != 2 or a.shape[0] != m or a.shape[1] == 1:
-        return None
-    if a.shape[1] == 0:
-        raise ValueError(f"y: must have a column for each model, one at least; got shape {a.shape}")
-    a = np.asarray(a)
+    a = checks.as_array(y, "y")
+    if a.ndim != 2 or a.shape[1] == 1 or (len(a) == 1 and m > 1):
+        return None  # of one column, `check_labels` says what to do
+    if a.shape[0] != m or a.shape[1] == 0:
+        raise ValueError(f"y: must have {m} rows, and a column for each model; got shape {a.shape}")
     return [checks.check_labels(np.ascontiguousarray(a[:, k]), loss, m, f"y[:, {k}]") for k in range(a.shape[1])]
 
 
@@ -532,9 +528,10 @@ def _rows_of(name: str, value: Any, n: int, count: int | None) -> list[np.ndarra
     """A finite vector for each model."""
     if count is None:
         return [checks.check_vector(name, value, n)]
-    if np.ndim(value) != 2 or len(value) != count:
-        raise ValueError(f"{name}: must have a row for each of the {count} models; got shape {np.shape(value)}")
-    return [checks.check_vector(f"{name}[{k}]", row, n) for k, row in enumerate(value)]
+    a = checks.as_array(value, name)
+    if a.ndim != 2 or len(a) != count:
+        raise ValueError(f"{name}: must have a row for each of the {count} models; got shape {a.shape}")
+    return [checks.check_vector(f"{name}[{k}]", row, n) for k, row in enumerate(a)]
 
 
 def _check_svrg(rounds: Rounds, schedule: str, model_scale: Any) -> None:
@@ -555,7 +552,7 @@ def _rounds(
     """What happens between rounds, from the arguments of `train`."""
     checks.check_choice("schedule", schedule, SCHEDULES)
     power = checks.check_finite_scalar("power", power, nonnegative=True)
-    before = checks.check_int("examples_before", before, minimum=0)
+    before = checks.check_int("examples_before", before, minimum=0, maximum=NEVER)
     alpha = checks.check_finite_scalar("alpha", alpha, nonnegative=True)
     l1_ratio = checks.check_finite_scalar("l1_ratio", l1_ratio, nonnegative=True)
     if l1_ratio > 1.0:
@@ -563,12 +560,12 @@ def _rounds(
     if penalty is not None:
         checks.check_choice("penalty", penalty, PENALTIES)
     elif alpha:
-        raise checks.wrong_value("alpha", f"has no effect without a penalty, one of {PENALTIES}", alpha)
+        raise checks.wrong_value("alpha", f"has no effect without a penalty; choose one of {{{', '.join(PENALTIES)}}}", alpha)
     part = {None: 0.0, "l1": 1.0, "l2": 0.0, "elasticnet": l1_ratio}[penalty]
     if isinstance(average, (bool, np.bool_)):
         start = n_examples // 2 if average else None
     else:
-        start = checks.check_int("average", average, minimum=0)
+        start = min(checks.check_int("average", average, minimum=0), NEVER)
     return Rounds(schedule, power, before, alpha * part, alpha * (1.0 - part), start)
 
 

@@ -27,6 +27,7 @@ import numpy as np
 
 from . import checks
 from .loop import Model, parts, products
+from .model_range import check_row
 from .quantized import QuantizedArray, dequantize
 from .sparse import SparseArray
 
@@ -36,6 +37,8 @@ __all__ = ["Svrg"]
 _WORSE = 1e-4
 # What z may want more room than it needed in the last epoch, and by how much its range may change.
 _HEADROOM, _MIN_RANGE, _MAX_RANGE = 2.0, 1.0 / 16.0, 2.0
+# z's least quantum, times the first one: where nothing moves any more it must not become zero.
+_LEAST_QUANTUM = 2.0**-200
 
 
 class Svrg:
@@ -62,11 +65,12 @@ class Svrg:
         self.intercepts = list(intercepts)
         self.steps = [model.problem.step for model in models]
         self.scales = [model.run.model_scale for model in models]
+        self.least = [scale * _LEAST_QUANTUM for scale in self.scales]
         # The best anchors so far: coef, intercept, loss.
         self.best = [(c, b, np.inf) for c, b in zip(self.coefs, self.intercepts, strict=True)]
 
     def begin(self) -> list[float]:
-        """Center every model: anchor and gradient there, z = 0. The losses at the anchors, with their penalty."""
+        """Center every model: anchor and gradient there, z = 0. The mean losses at the anchors, without a penalty."""
         return [self._center(k) for k in range(len(self.models))]
 
     def end(self) -> None:
@@ -83,23 +87,24 @@ class Svrg:
             limit = model.model.format.max_code
             way = float(np.abs(model.view.unpacked().astype(np.int32)).max(initial=0)) / limit
             factor = _MAX_RANGE if model.saturated else min(max(_HEADROOM * way, _MIN_RANGE), _MAX_RANGE)
-            self.scales[k] = model.run.model_scale * factor
+            self.scales[k] = max(model.run.model_scale * factor, self.least[k])
 
     def _center(self, k: int) -> float:
         """One model's anchor; back to the best one where this one is clearly worse."""
-        loss, slopes, anchor = self._at_anchor(k)
+        objective, loss, slopes, anchor = self._at_anchor(k)
         coef, intercept, best = self.best[k]
-        if not loss <= best + _WORSE * abs(best):
+        if not objective <= best + _WORSE * abs(best):
             self.coefs[k], self.intercepts[k] = coef.copy(), intercept
             self.steps[k] *= 0.5
-            loss, slopes, anchor = self._at_anchor(k)
-        elif loss < best:
-            self.best[k] = self.coefs[k].copy(), self.intercepts[k], loss
+            objective, loss, slopes, anchor = self._at_anchor(k)
+        elif objective < best:
+            self.best[k] = self.coefs[k].copy(), self.intercepts[k], objective
         self._restart(k, slopes, anchor)
+        self.models[k].anchor = self.coefs[k]
         return loss
 
-    def _at_anchor(self, k: int) -> tuple[float, np.ndarray, np.ndarray]:
-        """Loss with penalty, weighted derivatives, and what the driver wants of every row."""
+    def _at_anchor(self, k: int) -> tuple[float, float, np.ndarray, np.ndarray]:
+        """What is minimized, the mean loss, weighted derivatives, and what the driver wants of every row."""
         model = self.models[k]
         problem = model.problem
         m = problem.x.shape[0]
@@ -107,14 +112,16 @@ class Svrg:
         derivative = problem.loss.derivatives(p, problem.y)
         values = problem.loss.values(p, problem.y)
         slopes = derivative
+        mass = float(m)
         if problem.weight is not None:
             weight = problem.weight.astype(np.float64)
-            values, slopes = values * weight, derivative * weight
-        loss = float(values.sum()) / m
+            values, slopes, mass = values * weight, derivative * weight, float(weight.sum())
+        total = float(values.sum())
+        objective = total / m
         if self.l2:
             scaled = self.coefs[k] if model.stretch is None else self.coefs[k] * model.stretch
-            loss += 0.5 * self.l2 * float(scaled @ scaled)
-        return loss, slopes, np.stack([p, -derivative], axis=1)
+            objective += 0.5 * self.l2 * float(scaled @ scaled)
+        return objective, total / mass, slopes, np.stack([p, -derivative], axis=1)
 
     def _restart(self, k: int, slopes: np.ndarray, anchor: np.ndarray) -> None:
         model = self.models[k]
@@ -128,6 +135,8 @@ class Svrg:
         with np.errstate(over="ignore"):
             drift[:n] = gradient
         if not np.isfinite(drift).all():
+            for row in np.flatnonzero(~np.isfinite(anchor[:, 0])):
+                check_row(model.problem.x, int(row))
             raise checks.rows_too_large("X", float(np.abs(gradient).max()))
         model.run.restart(self.scales[k], self.steps[k])
         free = model.problem.intercept is not None

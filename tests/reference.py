@@ -476,7 +476,8 @@ class PlainSgd:
     """
 
     def __init__(self, X, D, M, random, w, y, *, loss, step, data_scale, model_scale, seed=0, stream=0, refresh=1,
-                 weight=None, intercept=None, intercept_step=0.0):  # fmt: skip
+                 weight=None, intercept=None, intercept_step=0.0, parameter=0.0):  # fmt: skip
+        self.anchor, self.parameter = None, parameter
         self.X, self.D, self.M, self.w, self.y = X, D, M, np.array(w), y
         self.random = random
         self.loss, self.step, self.data_scale, self.model_scale = loss, step, data_scale, model_scale
@@ -505,11 +506,13 @@ class PlainSgd:
         x, y = self.X[row], float(self.y[row])
         weight = 1.0 if self.weight is None else float(self.weight[row])
         bias = 0.0 if self.intercept is None else self.intercept
-        p = float(sweep_dot(self.D, self.M, x, self.w)) * (self.data_scale * self.model_scale) + bias
+        above, taken = (0.0, 0.0) if self.anchor is None else self.anchor[row]  # SVRG: a part of p, and of the slope
+        p = float(sweep_dot(self.D, self.M, x, self.w)) * (self.data_scale * self.model_scale) + (bias + above)
         if not math.isfinite(p):
             return False
-        d = loss_derivative(self.loss, p, y)
-        m = -d * (self.step * self.data_scale / self.model_scale * weight)
+        slope = -loss_derivative(self.loss, p, y, self.parameter)
+        factor = self.step * self.data_scale / self.model_scale * weight
+        m = slope * factor - taken * factor
         if m == 0.0:  # a step of zero is no step: nothing is drawn for it
             return True
         if self.M == "32f":
@@ -521,7 +524,8 @@ class PlainSgd:
             mu_e = step(m, self.M, stochastic, self.source.scalar() if stochastic else 0)
             self.w = sweep_axpy(self.D, self.M, x, self.w, mu_e=mu_e, words=self.words())
         if self.intercept is not None:
-            self.intercept = bias - d * (self.intercept_step * weight)
+            factor = self.intercept_step * weight
+            self.intercept = bias + (slope * factor - taken * factor)
         return True
 
     def epoch(self, order):
@@ -647,6 +651,125 @@ class PlainSparseSgd(PlainSgd):
         self.w = self.whole
         super().widen()
         self.whole = self.w
+
+
+# ---- between the rounds of training: "Beyond the plain loop" of the architecture ------------------------------
+
+
+def shrink(w, M, theta, draw, words):
+    """L1: theta is taken from every weight, not beyond zero. words: a 16-bit number per element, or None for nearest."""
+    if M == "32f":
+        t = np.float32(theta)
+        sizes = [max(abs(v) - t, np.float32(0)) for v in w]
+        return np.array([-size if v < 0 else size for v, size in zip(w, sizes, strict=True)], np.float32)
+    # In 2^-16 quanta, rounded down or up by the draw, so that its mean is theta.
+    whole = math.floor(theta * 2**16 + (0.5 if words is None else (draw >> 32) / 2**32))
+    out = []
+    for j, q in enumerate(w):
+        taken = (whole + (2**15 if words is None else words[j])) // 2**16
+        size = max(abs(int(q)) - taken, 0)
+        out.append(size if q > 0 else -size)
+    return np.array(out)
+
+
+def power(x, k):
+    """x^k by the bits of k, the lowest first."""
+    result = 1.0
+    while k:
+        if k % 2:
+            result *= x
+        x *= x
+        k //= 2
+    return result
+
+
+def halved(w):
+    """Codes of twice the quantum: round-half-even(q / 2)."""
+    return np.array([round(Fraction(int(v), 2)) for v in w])
+
+
+class Visits:
+    """A plain run with rounds: what is done to the whole model after `every` examples.
+
+    run: PlainSgd or one of those below it (one worker). The step of a round is the schedule's at its middle.
+    """
+
+    def __init__(self, run, every, *, seed=0, schedule="constant", total=1.0, before=0.0, power=0.5, rows=1.0,
+                 alpha1=0.0, alpha2=0.0, average_from=None):  # fmt: skip
+        self.run, self.every = run, every
+        self.schedule, self.total, self.before, self.power, self.rows = schedule, total, before, power, rows
+        self.alpha1, self.alpha2, self.average_from = alpha1, alpha2, average_from
+        self.source = Stream(seed, 2**33)
+        self.model = getattr(run, "model", run)
+        self.step0, self.ratio = self.model.step, self.model.intercept_step / self.model.step
+        self.base, self.left = self.model.model_scale, 0.0
+        self.drift, self.drift_intercept = None, 0.0
+        self.sum, self.sum_intercept, self.count = np.zeros(len(self.w)), 0.0, 0
+        self.steps = []
+
+    @property
+    def w(self):
+        """The whole model's codes."""
+        return self.model.whole if hasattr(self.model, "whole") else self.model.w
+
+    @w.setter
+    def w(self, value):
+        if hasattr(self.model, "whole"):
+            self.model.whole = value
+        else:
+            self.model.w = value
+
+    def step_at(self, t):
+        """The step after t examples."""
+        if self.schedule == "linear":
+            return self.step0 * max(0.0, 1.0 - t / self.total)
+        if self.schedule == "invscaling":
+            return self.step0 * float(np.float32((1.0 + (self.before + t) / self.rows) ** -self.power))
+        return self.step0
+
+    def epoch(self, order, done):
+        """One pass, after `done` examples."""
+        for a in range(0, len(order), self.every):
+            b = min(a + self.every, len(order))
+            step = self.step_at(done + 0.5 * (a + b))
+            if step != self.model.step:
+                self.model.step, self.model.intercept_step = step, step * self.ratio
+            self.steps += [step] * (b - a)
+            assert self.run.epoch(order[a:b]) == -1
+            self.visit(step, b - a, done + b)
+
+    def visit(self, step, count, done):
+        """The end of a round of so many examples."""
+        model, M = self.model, self.model.M
+        fixed = M != "32f"
+        if self.alpha2:
+            model.model_scale *= max(power(1.0 - step * self.alpha2, count), 1e-60)
+            while model.model_scale**2 * 2.0 < self.base**2:
+                if fixed:
+                    self.w, model.model_scale = halved(self.w), model.model_scale * 2.0
+                else:
+                    self.w, model.model_scale = self.w * np.float32(model.model_scale / self.base), self.base
+        draw, block = 0, None
+        if (self.alpha1 or self.alpha2 or self.drift is not None) and fixed and model.random != "nearest":
+            block, draw = self.source.block(), self.source.scalar()
+        n = len(self.w)
+        if self.drift is not None:
+            words = None if block is None else np.resize(np.array(words32(block)), n)
+            self.w = sweep_axpy("32f", M, self.drift, self.w, m=-step * count / model.model_scale, words=words)
+            if model.intercept is not None:
+                model.intercept -= step * self.ratio * count * self.drift_intercept
+        if self.alpha1:
+            theta = step * count * self.alpha1
+            if fixed and block is None:  # to nearest: what is less than a quantum waits
+                theta += self.left
+                self.left = math.fmod(theta, model.model_scale)
+                theta -= self.left
+            words = None if block is None else np.resize(np.array(words16(block)), n).tolist()
+            self.w = shrink(self.w, M, theta / model.model_scale, draw, words)
+        if self.average_from is not None and done > self.average_from:
+            self.sum += model.model_scale * np.asarray(self.w, np.float64)
+            self.sum_intercept += 0.0 if model.intercept is None else model.intercept
+            self.count += 1
 
 
 # ---- the same with arrays, for the sweeps -------------------------------------------------------------------
