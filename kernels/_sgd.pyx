@@ -740,6 +740,21 @@ cdef class Sgd:
         self.base *= 2.0
         self._set_scales()
 
+    def narrow(self, int limit):
+        """Merge, then halve the model's range if no code leaves +-limit by it: q <- 2 q, model_scale / 2, which is exact.
+
+        Returns whether it was.
+        """
+        self._idle()
+        lp_team_merge(&self.team)
+        if not _capi.narrow(self.team.w, self.n, self.bits_w, limit):
+            return False
+        self.team.started = 0  # the replicas start again from the model
+        self.scale *= 0.5
+        self.base *= 0.5
+        self._set_scales()
+        return True
+
     def fold(self):
         """Multiply a float32 model by the factor that L2 has left beside it; `model_scale` is what it was at first."""
         self._idle()

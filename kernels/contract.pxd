@@ -168,6 +168,7 @@ cdef extern from "lowprec.h" nogil:
         void (*mt_seed)(lp_mt19937 *mt, uint64_t seed, uint64_t stream) noexcept nogil
         int64_t (*at_limit)(const void *w, int64_t n, int M) noexcept nogil
         void (*widen)(void *w, int64_t n, int M) noexcept nogil
+        int (*narrow)(void *w, int64_t n, int M, int limit) noexcept nogil
         void (*shrink)(void *w, int64_t n, int M, double theta, uint64_t draw, const uint64_t *block) noexcept nogil
         void (*decay)(float *w, int64_t n, double factor) noexcept nogil
         void (*accumulate)(const void *w, int64_t n, int M, double scale, double *sum) noexcept nogil
@@ -186,6 +187,7 @@ cdef extern from "lowprec.h" nogil:
     void lp_tables_init()
     int64_t lp_at_limit(const void *w, int64_t n, int M)
     void lp_widen(void *w, int64_t n, int M)
+    int lp_narrow(void *w, int64_t n, int M, int limit)
     void lp_shrink(void *w, int64_t n, int M, double theta, uint64_t draw, const uint64_t *block)
     void lp_decay(float *w, int64_t n, double factor)
     void lp_accumulate(const void *w, int64_t n, int M, double scale, double *sum)

@@ -657,6 +657,7 @@ _functions.find = lp_find
 _functions.mt_seed = lp_mt19937_seed
 _functions.at_limit = lp_at_limit
 _functions.widen = lp_widen
+_functions.narrow = lp_narrow
 _functions.shrink = lp_shrink
 _functions.decay = lp_decay
 _functions.accumulate = lp_accumulate

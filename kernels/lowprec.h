@@ -208,6 +208,7 @@ typedef struct lp_capi {
     void (*mt_seed)(lp_mt19937 *mt, uint64_t seed, uint64_t stream);
     int64_t (*at_limit)(const void *w, int64_t n, int M);
     void (*widen)(void *w, int64_t n, int M);
+    int (*narrow)(void *w, int64_t n, int M, int limit);
     void (*shrink)(void *w, int64_t n, int M, double theta, uint64_t draw, const uint64_t *block);
     void (*decay)(float *w, int64_t n, double factor);
     void (*accumulate)(const void *w, int64_t n, int M, double scale, double *sum);
@@ -238,6 +239,7 @@ void lp_sparse_sgd(lp_sgd *g, int64_t first, int64_t last);
 /* model.c */
 int64_t lp_at_limit(const void *w, int64_t n, int M);
 void lp_widen(void *w, int64_t n, int M);
+int lp_narrow(void *w, int64_t n, int M, int limit);
 void lp_shrink(void *w, int64_t n, int M, double theta, uint64_t draw, const uint64_t *block);
 void lp_decay(float *w, int64_t n, double factor);
 void lp_accumulate(const void *w, int64_t n, int M, double scale, double *sum);

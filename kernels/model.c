@@ -35,6 +35,19 @@ void lp_widen(void *w, int64_t n, int M)
     }
 }
 
+/* q <- 2 q where every |q| stays within limit; otherwise nothing is changed, and the result is 0. */
+int lp_narrow(void *w, int64_t n, int M, int limit)
+{
+    for (int64_t j = 0; j < n; j++) {
+        const int32_t q = 2 * lp_get(w, M, j);
+        if (q > limit || q < -limit)
+            return 0;
+    }
+    for (int64_t j = 0; j < n; j++)
+        lp_put(w, M, j, 2 * lp_get(w, M, j));
+    return 1;
+}
+
 /* ---- L1 --------------------------------------------------------------------------------------------------------- */
 
 /* Columns [j, j + k), k <= 32: q <- sign(q) max(|q| - t_j, 0), t_j = whole + (r_j >= 2^16 - part): theta = whole + part / 2^16 quanta,

@@ -24,13 +24,13 @@ _ROWS = 1024
 
 
 def fingerprint(
-    x: QuantizedArray | SparseArray, labels: list[np.ndarray], weight: np.ndarray | None, facts: dict[str, Any]
+    x: QuantizedArray | SparseArray, labels: list[np.ndarray], weights: list[np.ndarray | None], facts: dict[str, Any]
 ) -> str:
     """A hash of what a run depends on: its arguments, labels and weights, and a sample of the data."""
     h = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
     for y in labels:
         h.update(np.ascontiguousarray(y))
-    if weight is not None:
+    for weight in {id(w): w for w in weights if w is not None}.values():
         h.update(weight)
     m = x.shape[0]
     h.update(np.asarray(x.scale, np.float64).tobytes())

@@ -23,6 +23,8 @@ _BLOCK = 1 << 26
 _CALL_SECONDS = 0.05
 # Where the model's range is looked at first: after so many examples, then after twice as many, and so on.
 _FIRST_LOOK = 16
+# A range is halved only where the largest weight then fills no more than this part of it.
+_FULL = 0.875
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class TrainInfo:
         Value of one model code now; 1 for a 32f model. Of several models, that of each.
     widened : int or tuple of int
         How often the model's scale was doubled so far.
+    intercept : callable
+        ``info.intercept()`` is the intercept as it stands (of several models, an array); as for `coef`.
     coef : callable
         ``info.coef()`` is a copy of the model as it stands, float64 (of several, in rows). Later, and from other threads, it
         works only while the workers rest: in the callback, and when training is over.
@@ -58,6 +62,7 @@ class TrainInfo:
     model_scale: float | tuple[float, ...]
     widened: int | tuple[int, ...]
     coef: Callable[[], np.ndarray] = field(repr=False)
+    intercept: Callable[[], Any] = field(repr=False)
 
 
 class Model:
@@ -73,15 +78,18 @@ class Model:
     range_ : Range or None
         None: nobody looks at its range.
     replicas : bool
+    total : int
+        Examples of the whole run.
     """
 
     def __init__(
-        self, run: Any, problem: Problem, model: QuantizedArray, stretch: np.ndarray | None, range_: Range | None, replicas: bool
-    ) -> None:
+        self, run: Any, problem: Problem, model: QuantizedArray, stretch: np.ndarray | None, range_: Range | None, replicas: bool,
+        total: int,
+    ) -> None:  # fmt: skip
         self.run, self.problem, self.model, self.stretch, self.range = run, problem, model, stretch, range_
         # What is looked at while replicas go on from the shared model.
         self.view = QuantizedArray(model.buffer.copy(), model.format, model.scale, model.shape) if replicas else model
-        self.saturated, self.widened = 0, 0
+        self.total, self.saturated, self.widened, self.narrowed = total, 0, 0, 0
         self.anchor: np.ndarray | None = None  # what the weights are a correction to (SVRG), in the data's coordinates
         self.next_look = self.regular_look = _FIRST_LOOK
 
@@ -116,10 +124,12 @@ class Model:
             self.saturated = max(self.saturated, self.run.at_limit())
 
     def look(self, examples: int) -> None:
-        """Widen the model's range if that pays."""
+        """Widen the model's range if that pays; late in the run, narrow it if no weight would be clipped."""
         while self.regular_look <= examples:
             self.regular_look *= 2
-        self.next_look = self.regular_look
+        # From the middle of the run on, in eighths of it.
+        late = next((look for k in range(4, 8) if (look := self.total * k // 8) > examples), self.regular_look)
+        self.next_look = min(self.regular_look, late)
         self.look_at_limit()
         intercept = self.run.intercept if self.view is self.model else self.run.snapshot(self.view.buffer)
         now = QuantizedArray(self.view.buffer, self.model.format, self.run.model_scale, self.model.shape)
@@ -129,6 +139,9 @@ class Model:
             self.saturated = 0
             # Once may not be enough: see again how the weights stand when they have had time to move.
             self.next_look = min(self.next_look, examples + max(_FIRST_LOOK, examples // 8))
+        elif examples >= self.total // 2 and self.run.narrow(int(_FULL * self.model.format.max_code)):
+            # What the weights wanted on their way, with larger steps, they do not need where they have come to.
+            self.narrowed += 1
 
 
 class Loop:
@@ -175,6 +188,10 @@ class Loop:
         coefs = [model.coef() for model in self.models]
         return coefs[0] if self.one else np.stack(coefs)
 
+    def intercept(self) -> Any:
+        values = [float(model.state()[1]) for model in self.models]
+        return values[0] if self.one else np.array(values)
+
     def epoch(
         self, epoch: int, step_size: float, callback: Callable[[TrainInfo], Any] | None, at: int = 0, before: int | None = None
     ) -> bool:
@@ -214,6 +231,7 @@ class Loop:
                     self._each([run.model_scale for run in self.runs]),
                     self._each([model.widened for model in self.models]),
                     self.coef,
+                    self.intercept,
                 )
                 stop = callback(info)
                 if isinstance(stop, (bool, np.bool_)) and stop:  # a comparison of NumPy numbers too, but not any object

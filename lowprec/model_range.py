@@ -16,7 +16,9 @@ over the data, trained on in float32 with a step that covers as much (step times
 that is stable; the mean of the second half of its models, times a headroom, which is larger where range costs
 less. During training the scale is doubled where a sample of examples says that the clipped model would gain more by
 growing than the doubled quantum costs (`Range.pays`). That is asked after 16, 32, 64, ... examples, and again an
-eighth later where the scale was doubled: fixed points, so a run is reproducible.
+eighth later where the scale was doubled: fixed points, so a run is reproducible. From the middle of a run on it is asked at every
+eighth of it too, and a range that is less than half full is halved, which loses nothing: large first steps may have wanted more
+than what they led to.
 """
 
 from __future__ import annotations

@@ -72,10 +72,14 @@ class TrainResult:
         and for a 4-bit one many, see `lowprec.sgd`. Always 0 for a 32f model.
     widened : int
         How often the model's scale was doubled.
+    narrowed : int
+        How often it was halved: from the middle of a run on, where no weight would be clipped by that.
     n_threads : int
         Threads that really ran, which in a forked child of a process that has trained with several is one.
     n_examples : int
         Examples that were trained on, over all epochs; less than rows times epochs if the callback stopped it.
+    last_intercept : float
+        That of `model`, where `intercept` is a mean.
     """
 
     coef: np.ndarray
@@ -88,8 +92,10 @@ class TrainResult:
     model_scale: float
     saturated: int
     widened: int
+    narrowed: int
     n_threads: int
     n_examples: int
+    last_intercept: float
 
 
 # ---- training ----------------------------------------------------------------------------------------------
@@ -211,8 +217,8 @@ def train(
     intercept_step : float, optional
         Its step size, where that is not `step_size`; the schedule applies to it too. On sparse data the intercept moves with every
         example and a weight with few, so a small part of `step_size` (scikit-learn takes 0.01) serves better.
-    sample_weight : array_like of shape (m,), optional
-        Factor of each example's step.
+    sample_weight : array_like of shape (m,) or (m, K), optional
+        Factor of each example's step; of several models, for all or for each.
     callback : callable, optional
         Called with a `TrainInfo` after each block of examples, at least every 100 ms unless a single example takes
         longer. If it returns True, training stops there.
@@ -305,7 +311,7 @@ def train(
     one = ys is None
     labels = [checks.check_labels(y, loss, m)] if ys is None else ys
     count = len(labels)
-    weight = checks.check_sample_weight(sample_weight, m)
+    weights = _weights(sample_weight, m, count, one)
     start = None if init is None else _rows_of("init", init, n, None if one else count)
     biases = [
         checks.check_finite_scalar("init_intercept", b) for b in _each("init_intercept", init_intercept, one, count)
@@ -333,7 +339,7 @@ def train(
     origin = None if start is None or svrg else [w if stretch is None else w * stretch for w in start]
     problems = [
         Problem(
-            x, scale, labels[k], weight, form, step_size, (0.0 if svrg else biases[k]) if fit_intercept else None, rounds.l1,
+            x, scale, labels[k], weights[k], form, step_size, (0.0 if svrg else biases[k]) if fit_intercept else None, rounds.l1,
             rounds.l2, 1.0 if intercept_step is None else intercept_step / step_size,
         )
         for k in range(count)
@@ -371,7 +377,7 @@ def train(
         )  # fmt: skip
         if svrg or not rounds.none:
             rounds.apply(run, every, rows=m, examples=m * epochs)
-        models.append(Model(run, problem, model, stretch, None if svrg else range_, replicas))
+        models.append(Model(run, problem, model, stretch, None if svrg else range_, replicas, m * epochs))
         models[-1].widened = widened
     file = None
     if checkpoint is not None:
@@ -384,7 +390,7 @@ def train(
             "model_scale": scales, "init": None if start is None else [w.tolist() for w in start], "biases": biases,
             "rounds": list(vars(rounds).values()), "solver": solver, "history": history,
         }  # fmt: skip
-        file.mark = fingerprint(x, labels, weight, facts)
+        file.mark = fingerprint(x, labels, weights, facts)
     # To the bit only between rounds of replicas can a run be taken up again.
     loop = Loop(models, n_workers, batch_size if file is None else unit, one=one)
     outer = Svrg(X, models, start, biases, rounds.l2) if svrg else None
@@ -447,7 +453,7 @@ class _Job:
         facts = {
             "epoch": self.epoch, "position": self.position, "before": self.before, "examples": loop.examples,
             "seconds": loop.seconds, "trace": self.trace,
-            "models": [[m.saturated, m.widened, m.next_look, m.regular_look] for m in loop.models],
+            "models": [[m.saturated, m.widened, m.narrowed, m.next_look, m.regular_look] for m in loop.models],
         }  # fmt: skip
         arrays = {f"{k}.{name}": a for k, run in enumerate(loop.runs) for name, a in run.state().items()}
         if self.svrg is not None:
@@ -463,7 +469,7 @@ class _Job:
         self.epoch, self.position, self.before = facts["epoch"], facts["position"], facts["before"]
         loop.examples, loop.seconds, self.trace = facts["examples"], facts["seconds"], facts["trace"]
         for k, (model, numbers) in enumerate(zip(loop.models, facts["models"], strict=True)):
-            model.saturated, model.widened, model.next_look, model.regular_look = numbers
+            model.saturated, model.widened, model.narrowed, model.next_look, model.regular_look = numbers
             prefix = f"{k}."
             model.run.restore({name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)})
         if self.svrg is not None:
@@ -473,13 +479,14 @@ class _Job:
 
     def result(self, signature: Signature, step_size: float, fit_intercept: bool) -> TrainResult:
         loop = self.loop
-        coefs, intercepts = [], []
+        coefs, intercepts, last = [], [], []
         for k, model in enumerate(loop.models):
             model.finish()
             weights, intercept = model.state()
             if self.svrg is not None:
                 weights, intercept = self.svrg.coefs[k], self.svrg.intercepts[k]
             mean = model.mean()
+            last.append(float(intercept) if fit_intercept else 0.0)
             coefs.append(weights if mean is None else mean[0])
             intercepts.append(float(intercept if mean is None else mean[1]) if fit_intercept else 0.0)
             if not (np.isfinite(coefs[-1]).all() and math.isfinite(intercepts[-1]) and math.isfinite(model.run.intercept)):
@@ -496,8 +503,10 @@ class _Job:
             model_scale=each([float(run.model_scale) for run in loop.runs]),
             saturated=each([model.saturated for model in loop.models]),
             widened=each([model.widened for model in loop.models]),
+            narrowed=each([model.narrowed for model in loop.models]),
             n_threads=loop.runs[0].threads,
             n_examples=loop.examples,
+            last_intercept=last[0] if loop.one else np.array(last),
         )
 
 
@@ -512,6 +521,16 @@ def _columns(y: Any, loss: str, m: int) -> list[np.ndarray] | None:
     if a.shape[0] != m or a.shape[1] == 0:
         raise ValueError(f"y: must have {m} rows, and a column for each model; got shape {a.shape}")
     return [checks.check_labels(np.ascontiguousarray(a[:, k]), loss, m, f"y[:, {k}]") for k in range(a.shape[1])]
+
+
+def _weights(value: Any, m: int, count: int, one: bool) -> list[np.ndarray | None]:
+    """The examples' weights for each model: those of all, or a column each."""
+    if one or np.ndim(value) != 2:
+        return [checks.check_sample_weight(value, m)] * count
+    if np.shape(value)[1] != count:
+        raise ValueError(f"sample_weight: must have a column for each of the {count} models; got shape {np.shape(value)}")
+    a = np.asarray(value)
+    return [checks.check_sample_weight(a[:, k], m, f"sample_weight[:, {k}]") for k in range(count)]
 
 
 def _each(name: str, value: Any, one: bool, count: int) -> list[Any]:

@@ -536,7 +536,7 @@ def test_no_call_of_the_compiled_loop_takes_long(per_example, monkeypatch):
     monkeypatch.setattr(loop, "time", types.SimpleNamespace(perf_counter=clock.perf_counter))
     q = lp.from_codes(np.zeros((20_000, 8), np.int8), "8")
     problem = types.SimpleNamespace(x=q, numbers=8.0)
-    model = loop.Model(clock, problem, lp.quantize(np.zeros(8), "8", scale=1.0), None, None, False)
+    model = loop.Model(clock, problem, lp.quantize(np.zeros(8), "8", scale=1.0), None, None, False, 20_000)
     monkeypatch.setattr(loop._sgd, "train_together", lambda runs, first, last, done: runs[0].run(first, last))
     told = [0.0]
     loop.Loop([model], 1, 1, one=True).epoch(0, 0.1, lambda info: told.append(clock.now))
