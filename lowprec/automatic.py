@@ -22,7 +22,8 @@ __all__ = ["Prepared", "batch_size", "intercept_part", "max_iter", "prepare", "s
 
 # Columns whose largest magnitudes differ by more than this factor (the largest of all over the median) get scales of their own.
 _UNEVEN = 4.0
-# A step of this part of 1 / (c (1 + ||x||^2)), c the loss's largest curvature, moves a product by that part of what is stable. With
+# A step of this part of 1 / (c (1 + ||x||^2)), c the loss's largest curvature, moves a product by that part of what is stable.
+# With
 # eight epochs and a step that falls to zero it was within its noise of the best on a9a, ijcnn1, Reuters, news20, MNIST,
 # Fashion-MNIST; 0.1 falls short on the wide ones, 1 on the small ones.
 _STEP = 0.4
@@ -78,10 +79,12 @@ def prepare(
     """Quantize data for a linear model, by the rules for ``data_scale="auto"`` or as told.
 
     - Dense data whose columns have about the same range: one scale, that of the largest magnitude.
-    - Dense data whose columns have not (tables: years beside incomes): each column is centered, if the model has an intercept to take
+    - Dense data whose columns have not (tables: years beside incomes): each column is centered, if the model has an intercept to
+    take
       that up, and gets a scale of its own. SGD on such data as they are would hardly move.
     - Sparse data: one scale. Sparse data that take no less memory than dense ones are made dense.
-    - Where a few numbers are far larger than the rest (word counts, skewed columns), the scale that clips nothing would round the rest
+    - Where a few numbers are far larger than the rest (word counts, skewed columns), the scale that clips nothing would round the
+    rest
       to zero. Of the scales in between, that with the least squared error on a sample is taken.
 
     Parameters
@@ -219,11 +222,14 @@ def _bounded(loss: Loss) -> bool:
 
 
 def step_size(data: Prepared, loss: Loss, batch: int, spread: float = 1.0) -> float:
-    """``0.4 / (c (1 + ||x||^2))``: c bounds the loss's curvature. The 1 is the intercept's, and left out where columns are centered.
+    """``0.4 / (c (1 + ||x||^2))``: c bounds the loss's curvature. The 1 is the intercept's, and left out where columns are
+    centered.
 
     Where the derivative is bounded, a row that is longer than others moves the model no more than in proportion to its length:
-    ||x||^2 is the median over rows. Elsewhere such rows decide what is stable: the mean, and the sum over a batch counts as one step.
-    A loss of residuals whose derivative is bounded moves the model by so much a step whatever the unit of the labels: their spread is a factor.
+    ||x||^2 is the median over rows. Elsewhere such rows decide what is stable: the mean, and the sum over a batch counts as one
+    step.
+    A loss of residuals whose derivative is bounded moves the model by so much a step whatever the unit of the labels: their
+    spread is a factor.
     """
     norms, form = _norms2(data.codes), loss.derivative
     one = 1.0 if data.center is None else 0.0

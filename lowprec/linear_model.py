@@ -48,19 +48,23 @@ _PARAMETERS = """signature : str or Signature
     penalty : {{"l2", "l1", "elasticnet"}} or None
         What is added to the loss; applied in low precision, see "Beyond the plain loop" in the architecture.
     alpha : float or "auto"
-        Its weight. "auto": one over the number of examples, which is C = 1 of scikit-learn's `LinearSVC` and `LogisticRegression`.
+        Its weight. "auto": one over the number of examples, which is C = 1 of scikit-learn's `LinearSVC` and
+        `LogisticRegression`.
     l1_ratio : float
         With "elasticnet": the part of L1, in [0, 1].
     fit_intercept : bool
         Whether to train an intercept.
     max_iter : int or "auto"
-        Passes over the data in `fit` (`partial_fit` makes one). "auto": 8, of less than 6,250 rows so many more that there are 50,000
+        Passes over the data in `fit` (`partial_fit` makes one). "auto": 8, of less than 6,250 rows so many more that there are
+        50,000
         examples.
     tol : float, optional
-        Stop when the training loss (of 4,096 rows), or with `early_stopping` the score of the held-out part, has not got better by
+        Stop when the training loss (of 4,096 rows), or with `early_stopping` the score of the held-out part, has not got better
+        by
         this much for `n_iter_no_change` epochs. None: all epochs.
     shuffle : bool or "blocks"
-        Visit the examples in a new random order in each epoch. "blocks": blocks of a mebibyte in random order, and the rows of a block;
+        Visit the examples in a new random order in each epoch. "blocks": blocks of a mebibyte in random order, and the rows of a
+        block;
         for data on disk.
     verbose : int
         1 or more: print a line after each epoch.
@@ -89,10 +93,12 @@ _PARAMETERS = """signature : str or Signature
         `coef_` is the float64 mean of the models of the second half of the run, or of those after so many examples. It takes most
         of the rounding noise out of a model of 8 bits.
     solver : {{"sgd", "svrg"}}
-        "svrg" is stochastic variance-reduced gradient with bit centering: every epoch takes two more passes over the data as they are,
+        "svrg" is stochastic variance-reduced gradient with bit centering: every epoch takes two more passes over the data as they
+        are,
         and a few of them reach the optimum of the float64 problem. For smooth losses; L2 only.
     batch_size : int or "auto"
-        Examples whose gradients are added up for one write of the model. "auto": 1, but for dense data and models of at most 8 bits up
+        Examples whose gradients are added up for one write of the model. "auto": 1, but for dense data and models of at most 8
+        bits up
         to 128, since each write rounds.
     rounding : {{"stochastic", "nearest"}}
         How the model is rounded when it is written.
@@ -101,7 +107,8 @@ _PARAMETERS = """signature : str or Signature
     refresh : int
         Updates that share one block of random words.
     data_scale : float, array_like, "feature", "auto" or None
-        Value of one data code. "auto": see `lowprec.automatic.prepare`. None: the largest magnitude over the largest code. "feature":
+        Value of one data code. "auto": see `lowprec.automatic.prepare`. None: the largest magnitude over the largest code.
+        "feature":
         that of each column.
     model_scale : float, optional
         Value of one model code; by default found by the rule in `lowprec.model_range`.
@@ -129,7 +136,8 @@ _ATTRIBUTES = """n_features_in_ : int
     bytes_per_example_ : float
         Size of the quantized data, for each example.
     models_ : list of QuantizedArray
-        The weights in their low precision; only where `coef_` is nothing else, that is without `average` and with solver "sgd"."""
+        The weights in their low precision; only where `coef_` is nothing else, that is without `average` and with solver
+        "sgd"."""
 
 
 def _document(losses: str, loss_text: str, epsilon: str, class_weight: str = "") -> Any:
@@ -289,7 +297,8 @@ class _LowPrecisionSGD(_base.BaseEstimator):
             seed=(self._seed + calls * columns) % 2**64,
             shuffle=self.shuffle, fit_intercept=self.fit_intercept,
             intercept_step=step * automatic.intercept_part(prepared) if self.fit_intercept else None,
-            sample_weight=weight, schedule="constant" if constant else self.learning_rate, power=self.power_t, examples_before=done,
+            sample_weight=weight, schedule="constant" if constant else self.learning_rate, power=self.power_t,
+            examples_before=done,
             penalty=self.penalty if penalized else None, alpha=alpha if penalized else 0.0, l1_ratio=self.l1_ratio,
             average=average, solver=self.solver, callback=watch.callback, **self._loss_options(), **start,
         )  # fmt: skip
@@ -424,7 +433,8 @@ def _has_probability(estimator: Any) -> bool:
 class LowPrecisionSGDClassifier(_base.ClassifierMixin, _LowPrecisionSGD):
     """Linear classifier, trained by stochastic gradient descent on low-precision numbers.
 
-    Parameters have the names that they have in scikit-learn's `SGDClassifier`. Two classes make one model, more make one for each class against
+    Parameters have the names that they have in scikit-learn's `SGDClassifier`. Two classes make one model, more make one for each
+    class against
     the rest; the data are quantized once for all of them, and read once for all of them in every epoch. What training
     does is described at `lowprec.train`.
 
@@ -535,7 +545,8 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _LowPrecisionSGD):
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> LowPrecisionSGDClassifier:
         """Make one pass over a batch of data, going on from where the model is.
 
-        The data's scale (and center, where columns have their own) is that of the first batch. The model keeps its scale too, and is
+        The data's scale (and center, where columns have their own) is that of the first batch. The model keeps its scale too, and
+        is
         widened where later data want more.
 
         Parameters
@@ -810,7 +821,8 @@ class LowPrecisionSGDRegressor(_base.RegressorMixin, _LowPrecisionSGD):
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> LowPrecisionSGDRegressor:
         """Make one pass over a batch of data, going on from where the model is.
 
-        The data's scale (and center, where columns have their own) is that of the first batch. The model keeps its scale too, and is
+        The data's scale (and center, where columns have their own) is that of the first batch. The model keeps its scale too, and
+        is
         widened where later data want more.
 
         Parameters

@@ -172,7 +172,7 @@ def test_bad_input(change, options, fragment, rng):
 
 def test_the_classifier_takes_sparse_data(rng):
     X, y = problem(rng, rows=3000, density=0.1)
-    options = {"n_threads": 1, "random_state": 0, "epochs": 8}
+    options = {"random_state": 0}
     sparse = LowPrecisionSGDClassifier("D8M16", **options).fit(X, y)
     dense = LowPrecisionSGDClassifier("D8M16", **options).fit(X.toarray(), y)
     assert sparse.score(X, y) > 0.9
