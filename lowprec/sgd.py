@@ -341,7 +341,7 @@ def train(
     if deterministic and sync_every is None:
         per_example = max(numbers, 1.0)
         sync_every = max(_SYNC_EXAMPLES, int(_SYNC_NUMBERS / per_example), math.ceil(_SYNC_MODELS * n / per_example))
-        sync_every = -(-sync_every // batch_size) * batch_size
+        sync_every = min(-(-sync_every // batch_size) * batch_size, NEVER)
     replicas = sync_every is not None and n_workers > 1
     unit = sync_every if replicas and sync_every is not None else batch_size
     every = rounds.every(numbers, n, step_size, unit=unit, workers=n_workers, drift=svrg)
