@@ -27,7 +27,7 @@ from .rounds import NEVER, PENALTIES, SCHEDULES, Rounds
 from .runtime import binds_threads, effective_n_threads
 from .signature import Signature
 from .sparse import SparseArray
-from .svrg import Svrg
+from .svrg import Svrg, round_length
 
 __all__ = ["TrainInfo", "TrainResult", "prepare_data", "train"]
 
@@ -387,13 +387,16 @@ def train(
     worth = m * epochs * rounds.mean_step(m, m * epochs)
     sample = None if M.is_float else Sample(problems[0], m * epochs)
     ranges = [None if sample is None else Range(problem, sample, worth) for problem in problems]
+    at_most = round_length(problems[0], n_workers) if svrg else None
     if deterministic and sync_every is None:
         per_example = max(numbers, 1.0)
         sync_every = max(_SYNC_EXAMPLES, int(_SYNC_NUMBERS / per_example), math.ceil(_SYNC_MODELS * n / per_example))
+        if at_most is not None:
+            sync_every = min(sync_every, at_most)
         sync_every = min(-(-sync_every // batch_size) * batch_size, NEVER)
     replicas = sync_every is not None and n_workers > 1
     unit = sync_every if replicas and sync_every is not None else batch_size
-    every = rounds.every(numbers, n, step_size, unit=unit, workers=n_workers, drift=svrg)
+    every = rounds.every(numbers, n, step_size, unit=unit, workers=n_workers, at_most=at_most)
     # The loop has models of its own from here on: an exception leaves nothing half done behind.
     models: list[Model] = []
     data_limit = _largest(x) if D.is_float and gradient is not None else None
