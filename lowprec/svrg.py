@@ -150,9 +150,10 @@ class Svrg:
         model = self.models[k]
         problem = model.problem
         m = problem.x.shape[0]
-        p = self._products(self.coefs[k]) + self.intercepts[k]
-        derivative = problem.loss.derivatives(p, problem.y)
-        values = problem.loss.values(p, problem.y)
+        with np.errstate(over="ignore", invalid="ignore"):  # `_restart` says what is wrong with the data
+            p = self._products(self.coefs[k]) + self.intercepts[k]
+            derivative = problem.loss.derivatives(p, problem.y)
+            values = problem.loss.values(p, problem.y)
         slopes = derivative
         mass = float(m)
         if problem.weight is not None:

