@@ -468,7 +468,7 @@ class _Job:
             if self.file is not None and (self.epoch == self.epochs or self.file.due()):
                 self._save()
         if self.svrg is not None:
-            losses = self.svrg.begin()  # the last anchors, or where they are clearly worse, the best
+            losses = self.svrg.begin(worse=0.0)  # the last anchors, or the best
             if self.history and not stopped:
                 self.trace.append(loop._each(losses))
 

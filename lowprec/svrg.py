@@ -111,9 +111,12 @@ class Svrg:
         # The best anchors so far: coef, intercept, loss.
         self.best = [(c, b, np.inf) for c, b in zip(self.coefs, self.intercepts, strict=True)]
 
-    def begin(self) -> list[float]:
-        """Center every model: anchor and gradient there, z = 0. The mean losses at the anchors, without a penalty."""
-        return [self._center(k) for k in range(len(self.models))]
+    def begin(self, worse: float = _WORSE) -> list[float]:
+        """Center every model: anchor and gradient there, z = 0. The mean losses at the anchors, without a penalty.
+
+        An anchor that is worse than the best one by more than the part `worse` is given up for that.
+        """
+        return [self._center(k, worse) for k in range(len(self.models))]
 
     def end(self) -> None:
         """Add every correction to its anchor, and choose its next quantum."""
@@ -131,11 +134,11 @@ class Svrg:
             factor = _MAX_RANGE if model.saturated else min(max(_HEADROOM * way, _MIN_RANGE), _MAX_RANGE)
             self.scales[k] = max(model.run.model_scale * factor, self.least[k])
 
-    def _center(self, k: int) -> float:
-        """One model's anchor; back to the best one where this one is clearly worse."""
+    def _center(self, k: int, worse: float) -> float:
+        """One model's anchor; back to the best one where this one is worse."""
         objective, loss, slopes, anchor = self._at_anchor(k)
         coef, intercept, best = self.best[k]
-        if not objective <= best + _WORSE * abs(best):
+        if not objective <= best + worse * abs(best):
             self.coefs[k], self.intercepts[k] = coef.copy(), intercept
             self.steps[k] *= 0.5
             objective, loss, slopes, anchor = self._at_anchor(k)

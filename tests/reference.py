@@ -691,12 +691,13 @@ def halved(w):
 class Visits:
     """A plain run with rounds: what is done to the whole model after `every` examples.
 
-    run: PlainSgd or one of those below it (one worker). The step of a round is the schedule's at its middle.
+    run: PlainSgd or one of those below it, or something like it that has several workers with shares of one length, and gets
+    positions in these. The step of a round is the schedule's at its middle.
     """
 
     def __init__(self, run, every, *, seed=0, schedule="constant", total=1.0, before=0.0, power=0.5, rows=1.0,
-                 alpha1=0.0, alpha2=0.0, average_from=None):  # fmt: skip
-        self.run, self.every = run, every
+                 alpha1=0.0, alpha2=0.0, average_from=None, workers=1):  # fmt: skip
+        self.run, self.every, self.workers = run, every, workers
         self.schedule, self.total, self.before, self.power, self.rows = schedule, total, before, power, rows
         self.alpha1, self.alpha2, self.average_from = alpha1, alpha2, average_from
         self.source = Stream(seed, 2**33)
@@ -739,14 +740,15 @@ class Visits:
         """One pass, after `done` examples."""
         for a in range(0, len(order), self.every):
             b = min(a + self.every, len(order))
-            step = self.step_at(done + 0.5 * (a + b))
+            following, count = (self.workers * (end - start) for start, end in ((b, min(b + self.every, len(order))), (a, b)))
+            step = self.step_at(done + 0.5 * (self.workers * a + self.workers * b))
             if step != self.model.step:
                 self.model.step, self.model.intercept_step = step, step * self.ratio
             self.steps += [step] * (b - a)
             if a == 0 and self.drift is not None:
-                self.drifts(step, 0.5 * b, *self.draws())
+                self.drifts(step, 0.5 * count, *self.draws())
             assert self.run.epoch(order[a:b]) == -1
-            self.visit(step, b - a, done + b, min(b + self.every, len(order)) - b)
+            self.visit(step, count, done + self.workers * b, following)
 
     def draws(self):
         """The random words and the scalar of a visit; none for a model that is not rounded at random."""
