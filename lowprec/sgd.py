@@ -175,7 +175,8 @@ def train(
         epoch, and one that is larger than the share is the share. Sparse data are trained on example by example.
     n_threads : int, optional
         Workers, each with its own contiguous share of the epoch. None: what this process may use. By default they update the one
-        shared model without locks. With one thread a run is reproducible to the last bit, on any machine.
+        shared model without locks. With one thread a run is reproducible to the last bit, on any machine (with SVRG, whose exact
+        gradients NumPy adds up, on any one machine).
     rounding : {"stochastic", "nearest"}
         How the model is rounded when it is written. No effect where M is 32f.
     random : {"shared", "xorshift", "mt19937"}
@@ -249,9 +250,9 @@ def train(
         "svrg": stochastic variance-reduced gradient with bit centering (De Sa et al., "High-accuracy low-precision training",
         2018). Each epoch begins with the exact gradient at an anchor in float64, computed from `X` as it was given; trained is
         a correction to the anchor, whose quantum gets smaller from epoch to epoch. So few bits reach the optimum of full
-        precision, at twice the work. Has L2 alone of the penalties, a constant step, no averaging, and chooses its own
-        `model_scale`. With several threads, `deterministic` or `sync_every` is better than a shared model, whose lost writes
-        upset the balance with the gradient at the anchor.
+        precision, at twice the work. An epoch that makes the result worse is undone, and the step halved. Has L2 alone of the
+        penalties, a constant step, no averaging, and chooses its own `model_scale`. Workers meet after few examples where the
+        data are steep, so several threads gain little on short rows.
     checkpoint : str or path-like, optional
         A file to write the run to, and to go on from where it holds an unfinished run of the same data and arguments. A run
         with one thread, or `deterministic`, ends with the bits of one that was not interrupted. A finished run's file gives its
