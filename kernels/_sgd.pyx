@@ -579,7 +579,7 @@ cdef class Sgd:
         anchor : ndarray of float64, shape (n_rows, 2)
             Added to the products; and -derivatives there, which are taken from those of the steps.
         drift : ndarray of float32, shape (n_features,)
-            The gradient there: -step * k * drift is added to the model for a round of k examples, half of it before, half after it.
+            The gradient there: -step * k * drift is added to the model for a round of k examples, half before and half after it.
         drift_intercept : float
         """
         cdef const double[:, ::1] pairs = anchor
@@ -696,8 +696,8 @@ cdef class Sgd:
         """Every worker processes the examples [first, last) of its share of the epoch; `share` is the longest one's length.
 
         (In a child forked after threaded training, one worker after another.) Returns -1, or the first row whose product was not
-        finite. The update of each worker's last example stays pending; the next call continues with it. `done`: examples of the epochs
-        before.
+        finite. The update of each worker's last example stays pending; the next call continues with it. `done`: examples of the
+        epochs before.
         """
         return train_together([self], first, last, done)
 
@@ -791,7 +791,6 @@ cdef class Sgd:
         cdef const uint8_t[::1] model = state["model"]
         cdef bytes visits = state["visits"].tobytes(), generators = state["generators"].tobytes()
         cdef Py_ssize_t at = 0
-        cdef double[::1] sums
         self._idle()
         expected = sum(len(self._generators(k, None)) for k in range(self.workers))
         if (model.shape[0] != _row_bytes(self.bits_w, self.n) or len(visits) != sizeof(lp_rng) or len(generators) != expected
