@@ -579,7 +579,7 @@ cdef class Sgd:
         anchor : ndarray of float64, shape (n_rows, 2)
             Added to the products; and -derivatives there, which are taken from those of the steps.
         drift : ndarray of float32, shape (n_features,)
-            The gradient there: -step * k * drift is added to the model after a round of k examples.
+            The gradient there: -step * k * drift is added to the model for a round of k examples, half before and half after it.
         drift_intercept : float
         """
         cdef const double[:, ::1] pairs = anchor
@@ -622,13 +622,34 @@ cdef class Sgd:
                 self._set_scales()
         return 0
 
+    cdef int _begin(self, int64_t b) except -1:
+        """Before the first round of an epoch, which ends at b."""
+        cdef bint rounds = self.bits_w != 32 and self.stochastic
+        if self.drift == NULL:
+            return 0
+        lp_team_merge(&self.team)
+        if rounds:
+            lp_rng_draw(self.visits.lane)
+            self.visits.scalar = lp_xorshift64(self.visits.scalar)
+        self._drift(0.5 * self._examples(b), self.visits.scalar)
+        self.team.started = 0
+        return 0
+
+    cdef int _drift(self, double count, uint64_t draw) except -1:
+        """SVRG: the gradient at the anchor for so many examples, rounded by the block that was just drawn."""
+        cdef bint rounds = self.bits_w != 32 and self.stochastic
+        cdef lp_step step
+        lp_make_step(&step, -self.step * count / self.scale, 32, self.bits_w, rounds, draw)
+        self.drift_axpy(&step, self.drift, self.team.w, self.n, self.visits.lane if rounds else NULL)
+        self.bias -= self.step * self.intercept_ratio * count * self.drift_intercept
+        return 0
+
     cdef int _leave(self, int64_t a, int64_t b, int64_t done) except -1:
         """The visit at the end of a round."""
         cdef int64_t count = self._examples(b) - self._examples(a)
         cdef bint changes = self.alpha1 != 0.0 or self.alpha2 != 0.0 or self.drift != NULL
         cdef bint adds = self.sum != NULL and done + self._examples(b) > self.average_from
         cdef bint rounds = self.bits_w != 32 and self.stochastic
-        cdef lp_step step
         cdef uint64_t draw = 0
         cdef double theta
         cdef void *w = self.team.w
@@ -649,9 +670,7 @@ cdef class Sgd:
             lp_rng_draw(self.visits.lane)
             draw = self.visits.scalar = lp_xorshift64(self.visits.scalar)
         if self.drift != NULL:
-            lp_make_step(&step, -self.step * count / self.scale, 32, self.bits_w, rounds, draw)
-            self.drift_axpy(&step, self.drift, w, self.n, self.visits.lane if rounds else NULL)
-            self.bias -= self.step * self.intercept_ratio * count * self.drift_intercept
+            self._drift(0.5 * (count + self._examples(min(b + self.every, self.share)) - self._examples(b)), draw)
         if self.alpha1 != 0.0:
             theta = self.step * count * self.alpha1
             if self.bits_w != 32 and not rounds:  # to nearest: what is less than a quantum waits for the rest
@@ -677,8 +696,8 @@ cdef class Sgd:
         """Every worker processes the examples [first, last) of its share of the epoch; `share` is the longest one's length.
 
         (In a child forked after threaded training, one worker after another.) Returns -1, or the first row whose product was not
-        finite. The update of each worker's last example stays pending; the next call continues with it. `done`: examples of the epochs
-        before.
+        finite. The update of each worker's last example stays pending; the next call continues with it. `done`: examples of the
+        epochs before.
         """
         return train_together([self], first, last, done)
 
@@ -787,7 +806,6 @@ cdef class Sgd:
         cdef const uint8_t[::1] model = state["model"]
         cdef bytes visits = state["visits"].tobytes(), generators = state["generators"].tobytes()
         cdef Py_ssize_t at = 0
-        cdef double[::1] sums
         self._idle()
         expected = sum(len(self._generators(k, None)) for k in range(self.workers))
         if (model.shape[0] != _row_bytes(self.bits_w, self.n) or len(visits) != sizeof(lp_rng) or len(generators) != expected
@@ -915,6 +933,8 @@ def train_together(runs, int64_t first, int64_t last, int64_t done=0):
             end = min(round_end, last)
             for run in runs:
                 run._enter(at // lead.every * lead.every, round_end, done)
+                if at == 0:
+                    run._begin(round_end)
             with nogil:
                 lp_teams_run(teams, models, at, end, min(block, end - at), parallel)
             for run in runs:

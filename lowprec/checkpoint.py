@@ -85,13 +85,14 @@ class Checkpoint:
         """What was written last by this run; None where there is nothing."""
         name = str(self.path)
         try:
-            with np.load(name, allow_pickle=False) as f:
+            with open(name, "rb") as file:  # NumPy leaves files open that are no archives
+                f = np.load(file, allow_pickle=False)
                 arrays = {key: f[key] for key in f.files}
             facts = json.loads(arrays.pop("header").tobytes())
             version = facts["version"]
         except FileNotFoundError:
             return None
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
             raise checks.bad_file(name, f"is no checkpoint ({error})", expected="a file that train wrote; or remove it") from None
         if version != _VERSION:
             raise checks.bad_file(name, f"is a checkpoint of version {version}", expected=f"version {_VERSION}; or remove it")

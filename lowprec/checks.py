@@ -20,8 +20,8 @@ import numpy as np
 from . import kernels as _core
 
 __all__ = [
-    "as_array",
     "as_2d_data",
+    "as_array",
     "as_data",
     "bad_file",
     "check_bool",

@@ -78,13 +78,13 @@ class Model:
     range_ : Range or None
         None: nobody looks at its range.
     replicas : bool
-    total : int
-        Examples of the whole run.
+    total : int, optional
+        Examples of the whole run, whose range may be narrowed from their middle on; None: never.
     """
 
     def __init__(
         self, run: Any, problem: Problem, model: QuantizedArray, stretch: np.ndarray | None, range_: Range | None, replicas: bool,
-        total: int,
+        total: int | None,
     ) -> None:  # fmt: skip
         self.run, self.problem, self.model, self.stretch, self.range = run, problem, model, stretch, range_
         # What is looked at while replicas go on from the shared model.
@@ -128,8 +128,8 @@ class Model:
         while self.regular_look <= examples:
             self.regular_look *= 2
         # From the middle of the run on, in eighths of it.
-        late = next((look for k in range(4, 8) if (look := self.total * k // 8) > examples), self.regular_look)
-        self.next_look = min(self.regular_look, late)
+        eighths = [] if self.total is None else [self.total * k // 8 for k in range(4, 8)]
+        self.next_look = min([self.regular_look, *(look for look in eighths if look > examples)])
         self.look_at_limit()
         intercept = self.run.intercept if self.view is self.model else self.run.snapshot(self.view.buffer)
         now = QuantizedArray(self.view.buffer, self.model.format, self.run.model_scale, self.model.shape)
@@ -139,7 +139,7 @@ class Model:
             self.saturated = 0
             # Once may not be enough: see again how the weights stand when they have had time to move.
             self.next_look = min(self.next_look, examples + max(_FIRST_LOOK, examples // 8))
-        elif examples >= self.total // 2 and self.run.narrow(int(_FULL * self.model.format.max_code)):
+        elif eighths and examples >= eighths[0] and self.run.narrow(int(_FULL * self.model.format.max_code)):
             # What the weights wanted on their way, with larger steps, they do not need where they have come to.
             self.narrowed += 1
 

@@ -13,7 +13,7 @@ PENALTIES = ("l1", "l2", "elasticnet")
 
 # A visit costs about as much as a few examples, of sparse data as many as have as many numbers as the model: once in so many
 # it is a small part of the time. Workers that wait for each other should do so after so many numbers.
-_EXAMPLES, _DRIFT_EXAMPLES, _MODELS, _WORKERS_NUMBERS = 128, 32, 8, 1 << 17
+_EXAMPLES, _MODELS, _WORKERS_NUMBERS = 128, 8, 1 << 17
 # By what part L2 may shrink a model at once: it stands for as many small factors, with gradients between them.
 _MAX_DECAY = 0.05
 # What the mean of a schedule is at least: a model's range is made for a run that is going somewhere.
@@ -66,7 +66,7 @@ class Rounds:
             mean = (b ** (1 - self.power) - a ** (1 - self.power)) / (1 - self.power) / (b - a)
         return max(mean, _LEAST_STEP)
 
-    def every(self, numbers: float, n: int, step: float, *, unit: int, workers: int, drift: bool = False) -> int:
+    def every(self, numbers: float, n: int, step: float, *, unit: int, workers: int, at_most: int | None = None) -> int:
         """The length of a round, in examples of a worker.
 
         Parameters
@@ -80,15 +80,17 @@ class Rounds:
         unit : int
             What a round must be a multiple of.
         workers : int
-        drift : bool
-            Whether the visits are part of the steps (SVRG).
+        at_most : int, optional
+            The length from which on a run would suffer (SVRG, whose visits are a part of the steps).
         """
         numbers = max(numbers, 1.0)
-        length = max(_DRIFT_EXAMPLES if drift else _EXAMPLES, math.ceil(_MODELS * n / numbers))
+        length = max(_EXAMPLES, math.ceil(_MODELS * n / numbers))
         if workers > 1:
             length = max(length, math.ceil(_WORKERS_NUMBERS / numbers))
         if self.l2:
             length = min(length, max(1, int(_MAX_DECAY / (step * self.l2 * workers))))
+        if at_most is not None:
+            length = min(length, at_most)
         return min(-(-length // unit) * unit, NEVER // 2)  # the compiled loop takes NEVER for "no rounds"
 
     def apply(self, run: Any, every: int, *, rows: int, examples: int) -> None:

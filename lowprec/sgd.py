@@ -27,7 +27,7 @@ from .rounds import NEVER, PENALTIES, SCHEDULES, Rounds
 from .runtime import binds_threads, effective_n_threads
 from .signature import Signature
 from .sparse import SparseArray
-from .svrg import Svrg
+from .svrg import Svrg, round_length
 
 __all__ = ["TrainInfo", "TrainResult", "prepare_data", "train"]
 
@@ -44,36 +44,43 @@ _SHUFFLED_BYTES = 1 << 20
 
 @dataclass
 class TrainResult:
-    """A trained model.
+    """A trained model, or several.
+
+    Of several models (`y` of shape (m, K)) `coef` has shape (K, n), `intercept` and each entry of `history` shape (K,), `model`
+    is a list, and `model_scale`, `saturated` and `widened` are tuples.
 
     Attributes
     ----------
-    coef : ndarray of float64, shape (n,)
-        The weights: codes times scale, in the coordinates of the data as they were given.
-    intercept : float
+    coef : ndarray of float64, shape (n,) or (K, n)
+        The weights: codes times scale, in the coordinates of the data as they were given. With ``average`` the mean of the
+        iterates, with ``solver="svrg"`` the anchor.
+    intercept : float or ndarray of float64, shape (K,)
         0.0 unless ``fit_intercept``.
-    model : QuantizedArray
-        The weights in the format that they were trained in; ``dequantize(model, float64)`` is `coef`.
+    model : QuantizedArray or list of QuantizedArray
+        The last iterate in the format that it was trained in; without averaging and SVRG ``dequantize(model, float64)`` is
+        `coef`. With SVRG it is the correction to the anchor, which at the end is zero.
     signature : Signature
         What ran, with D and M written out.
-    history : list of float
-        Mean training loss after each finished epoch; empty unless ``history=True``.
+    history : list of float or of ndarray
+        Mean training loss, without the penalty, of the last iterate after each finished epoch; empty unless ``history=True``.
+        With SVRG that at the anchor, for the data as they were given, not for their codes.
     gnps : float
         10**9 dataset numbers per second, counting the epoch loops alone: not the conversion of the data, the
-        choice of a scale, or history.
+        choice of a scale, history, or SVRG's exact gradients. A number counts once for each model.
     seconds : float
         Time in the epoch loops.
-    model_scale : float
+    model_scale : float or tuple of float
         Value of one model code, 1.0 for a 32f model: `model.scale`, or where the data have one scale per feature, that of
-        the coordinates of training. To go on training, pass it on together with `coef` as `init`.
-    saturated : int
+        the coordinates of training. To go on training, pass it on together with `coef` as `init` (not with SVRG, whose
+        corrections begin anew).
+    saturated : int or tuple of int
         The most weights that were seen at the limit of the model's range at once, at the points where the
         range is looked at and at the end, since the scale was last doubled. A few are normal for an 8-bit model
         and for a 4-bit one many, see `lowprec.sgd`. Always 0 for a 32f model.
-    widened : int
+    widened : int or tuple of int
         How often the model's scale was doubled.
-    narrowed : int
-        How often it was halved: from the middle of a run on, where no weight would be clipped by that.
+    narrowed : int or tuple of int
+        How often it was halved: from the middle of a run on, where no weight is clipped by that, unless `model_scale` was given.
     n_threads : int
         Threads that really ran, which in a forked child of a process that has trained with several is one.
     n_examples : int
@@ -142,9 +149,10 @@ def train(
     checkpoint_seconds: float = 30.0,
     callback: Callable[[TrainInfo], Any] | None = None,
 ) -> TrainResult:
-    """Train a linear model by stochastic gradient descent on low-precision numbers.
+    """Train a linear model, or several, by stochastic gradient descent on low-precision numbers.
 
-    For each example in turn: ``w -= step_size * dloss(x . w, y) * x``, on codes.
+    For each example in turn: ``w -= step_size * dloss(x . w, y) * x``, on codes. What a penalty, a schedule or an average does
+    to a whole model is done between *rounds* of some hundred examples; see "Beyond the plain loop" in docs/architecture.md.
 
     Parameters
     ----------
@@ -154,15 +162,18 @@ def train(
         are used in place, as codes with scale 1. Of a QuantizedArray or SparseArray nothing is converted. Of SciPy's
         sparse arrays only the nonzeros are stored, with an index of the signature's i bits, or of as many as take
         the fewest bytes; all of them lose nothing.
-    y : array_like of shape (m,)
-        Labels: {-1, +1} or {0, 1} for logistic and hinge, any finite numbers for squared.
+    y : array_like of shape (m,) or (m, K)
+        Labels: {-1, +1} or {0, 1} for logistic, hinge, squared_hinge and modified_huber, any finite numbers for the other
+        losses. With K columns, two at least, K models are trained at once, while the data are read once: to the bit those that
+        K calls with the columns and ``seed``, ``seed + 1``, ... give (modulo 2**64; with `shuffle`, all in the order that
+        `seed` draws).
     signature : Signature or str
         Formats of data (D) with their index (i, if they are sparse), of the model (M), and of a mini-batch's gradient (G: 8, 16,
         32f, or absent for an exact one). See "Mini-batch" in docs/architecture.md for what G rounds.
-    loss : {"logistic", "hinge", "squared"}
+    loss : {"logistic", "hinge", "squared_hinge", "modified_huber", "squared", "huber", "epsilon_insensitive", "quantile"}
         See `lowprec.losses`.
     step_size : float
-        Constant, for every example. The intercept has the same step, in float64.
+        For every example, times the factor of `schedule`. The intercept has the same step, in float64.
     epochs : int
         Passes over the data.
     batch_size : int
@@ -171,7 +182,8 @@ def train(
         epoch, and one that is larger than the share is the share. Sparse data are trained on example by example.
     n_threads : int, optional
         Workers, each with its own contiguous share of the epoch. None: what this process may use. By default they update the one
-        shared model without locks. With one thread a run is reproducible to the last bit, on any machine.
+        shared model without locks. With one thread a run is reproducible to the last bit, on any machine (with SVRG, whose exact
+        gradients NumPy adds up, on any one machine).
     rounding : {"stochastic", "nearest"}
         How the model is rounded when it is written. No effect where M is 32f.
     random : {"shared", "xorshift", "mt19937"}
@@ -180,10 +192,12 @@ def train(
         Updates that share one block of random words (``random="shared"``).
     seed : int
         Of the rounding and of `shuffle`, in [0, 2**64).
-    shuffle : bool
-        Visit the rows in a new random order in each epoch; by default as they stand.
+    shuffle : bool or "blocks"
+        Visit the rows in a new random order in each epoch; by default as they stand. "blocks": blocks of neighboring rows, of 1
+        MiB together, in random order, and the rows of each in random order among themselves. For data larger than the caches,
+        whose rows would otherwise come from memory one by one.
     history : bool
-        Compute the mean training loss after each epoch, which costs a pass over the data.
+        Compute the mean training loss after each epoch, which costs a pass over the data (with SVRG none, it is known).
     deterministic : bool
         The result does not depend on timing: it is fixed by the data, the arguments and the number of workers, which is
         `n_threads` even where fewer threads can run. Workers have replicas of the model, as with `sync_every`, and all merge them
@@ -205,20 +219,57 @@ def train(
         With one scale per feature, training works in scaled coordinates, x_j / (data_scale_j * max_code), where each
         feature reaches about 1: `step_size` and `model_scale` act there (for D = 32f the coordinates are
         x_j / data_scale_j, and "feature" takes each column's largest magnitude). `coef` is divided back.
-    model_scale : float, optional
-        Value of one model code. None: by the rule in `lowprec.model_range`. Either way it is doubled, and the codes halved,
-        when the model saturates and more range would gain more than the coarser quantum costs.
-    init : array_like of shape (n,), optional
+    model_scale : float or array_like of shape (K,), optional
+        Value of one model code, for all models or each. None: by the rule in `lowprec.model_range`. Either way it is doubled,
+        and the codes halved, when the model saturates and more range would gain more than the coarser quantum costs. If it was not given, it is
+        halved late in the run where no weight is clipped by that.
+    init : array_like of shape (n,) or (K, n), optional
         Weights to start from, in the coordinates of the data, rounded to nearest; by default zeros.
-    init_intercept : float
-        Intercept to start from, with `fit_intercept`.
+    init_intercept : float or array_like of shape (K,)
+        Intercept to start from, with `fit_intercept`; for all models or each.
     fit_intercept : bool
-        Train an intercept, a float64 number beside the model.
+        Train an intercept, a float64 number beside the model. It has no penalty.
     intercept_step : float, optional
         Its step size, where that is not `step_size`; the schedule applies to it too. On sparse data the intercept moves with every
         example and a weight with few, so a small part of `step_size` (scikit-learn takes 0.01) serves better.
     sample_weight : array_like of shape (m,) or (m, K), optional
         Factor of each example's step; of several models, for all or for each.
+    epsilon : float
+        Of the huber and epsilon_insensitive losses: the residual from which the one is linear, up to which the other is zero.
+    quantile : float
+        Of the quantile loss, between 0 and 1.
+    schedule : {"constant", "linear", "invscaling"}
+        Factor of `step_size` in a round, t examples into the run at its middle: 1; ``1 - t / (m * epochs)``; or
+        ``(1 + (examples_before + t) / m) ** -power``.
+    power : float
+        Of invscaling.
+    examples_before : int
+        Of invscaling: examples of earlier calls, so that a run in several calls has the steps of one.
+    penalty : {None, "l2", "l1", "elasticnet"}
+        What is minimized is the mean of ``sample_weight * loss`` plus ``alpha / 2 * sum(w**2)``, ``alpha * sum(abs(w))``, or
+        both, `l1_ratio` times the latter and ``1 - l1_ratio`` times the former; w in the coordinates of training (see
+        `data_scale`). L2 shrinks a fixed-point model's scale, without rounding anything; L1 takes its cumulative threshold from
+        the codes after each round, so weights become exactly zero.
+    alpha : float
+        Strength of the penalty; ``step_size * alpha`` must be below 1 for L2.
+    l1_ratio : float
+        Part of L1 in "elasticnet", in [0, 1].
+    average : bool or int
+        Return the mean of the models at the ends of the rounds, in float64, for `coef` and `intercept`: of those in the second
+        half of the run, or of those after so many examples (0: all).
+    solver : {"sgd", "svrg"}
+        "svrg": stochastic variance-reduced gradient with bit centering (De Sa et al., "High-accuracy low-precision training",
+        2018). Each epoch begins with the exact gradient at an anchor in float64, computed from `X` as it was given; trained is
+        a correction to the anchor, whose quantum gets smaller from epoch to epoch. So few bits reach the optimum of full
+        precision, at twice the work. An epoch that makes the result worse is undone, and the step halved. Has L2 alone of the
+        penalties, a constant step, no averaging, and chooses its own `model_scale`. Workers meet after few examples where the
+        data are steep, so several threads gain little on short rows.
+    checkpoint : str or path-like, optional
+        A file to write the run to, and to go on from where it holds an unfinished run of the same data and arguments. A run
+        with one thread, or `deterministic`, ends with the bits of one that was not interrupted. A finished run's file gives its
+        result.
+    checkpoint_seconds : float
+        At least so long from one checkpoint to the next.
     callback : callable, optional
         Called with a `TrainInfo` after each block of examples, at least every 100 ms unless a single example takes
         longer. If it returns True, training stops there.
@@ -352,13 +403,16 @@ def train(
     worth = m * epochs * rounds.mean_step(m, m * epochs)
     sample = None if M.is_float else Sample(problems[0], m * epochs)
     ranges = [None if sample is None else Range(problem, sample, worth) for problem in problems]
+    at_most = round_length(problems[0], n_workers) if svrg else None
     if deterministic and sync_every is None:
         per_example = max(numbers, 1.0)
         sync_every = max(_SYNC_EXAMPLES, int(_SYNC_NUMBERS / per_example), math.ceil(_SYNC_MODELS * n / per_example))
-        sync_every = -(-sync_every // batch_size) * batch_size
+        if at_most is not None:
+            sync_every = min(sync_every, at_most)
+        sync_every = min(-(-sync_every // batch_size) * batch_size, NEVER)
     replicas = sync_every is not None and n_workers > 1
     unit = sync_every if replicas and sync_every is not None else batch_size
-    every = rounds.every(numbers, n, step_size, unit=unit, workers=n_workers, drift=svrg)
+    every = rounds.every(numbers, n, step_size, unit=unit, workers=n_workers, at_most=at_most)
     # The loop has models of its own from here on: an exception leaves nothing half done behind.
     models: list[Model] = []
     data_limit = _largest(x) if D.is_float and gradient is not None else None
@@ -377,7 +431,7 @@ def train(
         )  # fmt: skip
         if svrg or not rounds.none:
             rounds.apply(run, every, rows=m, examples=m * epochs)
-        models.append(Model(run, problem, model, stretch, None if svrg else range_, replicas, m * epochs))
+        models.append(Model(run, problem, model, stretch, None if svrg else range_, replicas, None if scales else m * epochs))
         models[-1].widened = widened
     file = None
     if checkpoint is not None:
@@ -431,7 +485,7 @@ class _Job:
             if self.file is not None and (self.epoch == self.epochs or self.file.due()):
                 self._save()
         if self.svrg is not None:
-            losses = self.svrg.begin()  # the last anchors, or where they are clearly worse, the best
+            losses = self.svrg.begin(worse=0.0)  # the last anchors, or the best
             if self.history and not stopped:
                 self.trace.append(loop._each(losses))
 

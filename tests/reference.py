@@ -691,12 +691,13 @@ def halved(w):
 class Visits:
     """A plain run with rounds: what is done to the whole model after `every` examples.
 
-    run: PlainSgd or one of those below it (one worker). The step of a round is the schedule's at its middle.
+    run: PlainSgd or one of those below it, or something like it that has several workers with shares of one length, and gets
+    positions in these. The step of a round is the schedule's at its middle.
     """
 
     def __init__(self, run, every, *, seed=0, schedule="constant", total=1.0, before=0.0, power=0.5, rows=1.0,
-                 alpha1=0.0, alpha2=0.0, average_from=None):  # fmt: skip
-        self.run, self.every = run, every
+                 alpha1=0.0, alpha2=0.0, average_from=None, workers=1):  # fmt: skip
+        self.run, self.every, self.workers = run, every, workers
         self.schedule, self.total, self.before, self.power, self.rows = schedule, total, before, power, rows
         self.alpha1, self.alpha2, self.average_from = alpha1, alpha2, average_from
         self.source = Stream(seed, 2**33)
@@ -719,6 +720,14 @@ class Visits:
         else:
             self.model.w = value
 
+    def restart(self, model_scale, step):
+        """Zeros, with another quantum and step."""
+        self.w, self.model.model_scale, self.base = np.zeros_like(self.w), model_scale, model_scale
+        self.step0 = self.model.step = step
+        self.model.intercept_step = step * self.ratio
+        if self.model.intercept is not None:
+            self.model.intercept = 0.0
+
     def step_at(self, t):
         """The step after t examples."""
         if self.schedule == "linear":
@@ -731,15 +740,32 @@ class Visits:
         """One pass, after `done` examples."""
         for a in range(0, len(order), self.every):
             b = min(a + self.every, len(order))
-            step = self.step_at(done + 0.5 * (a + b))
+            following, count = (self.workers * (end - start) for start, end in ((b, min(b + self.every, len(order))), (a, b)))
+            step = self.step_at(done + 0.5 * (self.workers * a + self.workers * b))
             if step != self.model.step:
                 self.model.step, self.model.intercept_step = step, step * self.ratio
             self.steps += [step] * (b - a)
+            if a == 0 and self.drift is not None:
+                self.drifts(step, 0.5 * count, *self.draws())
             assert self.run.epoch(order[a:b]) == -1
-            self.visit(step, b - a, done + b)
+            self.visit(step, count, done + self.workers * b, following)
 
-    def visit(self, step, count, done):
-        """The end of a round of so many examples."""
+    def draws(self):
+        """The random words and the scalar of a visit; none for a model that is not rounded at random."""
+        if self.model.M == "32f" or self.model.random == "nearest":
+            return None, 0
+        return self.source.block(), self.source.scalar()
+
+    def drifts(self, step, count, block, draw):
+        """SVRG: the gradient at the anchor, for so many examples."""
+        model = self.model
+        words = None if block is None else np.resize(np.array(words32(block)), len(self.w))
+        self.w = sweep_axpy("32f", model.M, self.drift, self.w, m=-step * count / model.model_scale, words=words)
+        if model.intercept is not None:
+            model.intercept -= step * self.ratio * count * self.drift_intercept
+
+    def visit(self, step, count, done, following):
+        """The end of a round of so many examples; the next one of the epoch has `following`."""
         model, M = self.model, self.model.M
         fixed = M != "32f"
         if self.alpha2:
@@ -750,14 +776,11 @@ class Visits:
                 else:
                     self.w, model.model_scale = self.w * np.float32(model.model_scale / self.base), self.base
         draw, block = 0, None
-        if (self.alpha1 or self.alpha2 or self.drift is not None) and fixed and model.random != "nearest":
-            block, draw = self.source.block(), self.source.scalar()
+        if self.alpha1 or self.alpha2 or self.drift is not None:
+            block, draw = self.draws()
         n = len(self.w)
-        if self.drift is not None:
-            words = None if block is None else np.resize(np.array(words32(block)), n)
-            self.w = sweep_axpy("32f", M, self.drift, self.w, m=-step * count / model.model_scale, words=words)
-            if model.intercept is not None:
-                model.intercept -= step * self.ratio * count * self.drift_intercept
+        if self.drift is not None:  # half of a round's part before it, half after it
+            self.drifts(step, 0.5 * (count + following), block, draw)
         if self.alpha1:
             theta = step * count * self.alpha1
             if fixed and block is None:  # to nearest: what is less than a quantum waits
