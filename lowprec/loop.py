@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -91,7 +92,14 @@ class Model:
         self.view = QuantizedArray(model.buffer.copy(), model.format, model.scale, model.shape) if replicas else model
         self.total, self.saturated, self.widened, self.narrowed = total, 0, 0, 0
         self.anchor: np.ndarray | None = None  # what the weights are a correction to (SVRG), in the data's coordinates
-        self.next_look = self.regular_look = _FIRST_LOOK
+        # When the range is looked at: regularly, or again after it was widened; and late in the run.
+        self.next_regular = self.regular_look = _FIRST_LOOK
+        self.next_late = math.inf if total is None else total * 4 // 8
+
+    @property
+    def next_look(self) -> float:
+        """Examples after which to look at the range again."""
+        return min(self.next_regular, self.next_late)
 
     def state(self) -> tuple[np.ndarray, float]:
         """The weights as they stand, every update applied, in the coordinates of the data, and the intercept."""
@@ -125,12 +133,18 @@ class Model:
 
     def look(self, examples: int) -> None:
         """Widen the model's range if that pays; late in the run, narrow it if no weight would be clipped."""
+        regular, late = examples >= self.next_regular, examples >= self.next_late
         while self.regular_look <= examples:
             self.regular_look *= 2
+        if regular:
+            self.next_regular = self.regular_look
         # From the middle of the run on, in eighths of it.
         eighths = [] if self.total is None else [self.total * k // 8 for k in range(4, 8)]
-        self.next_look = min([self.regular_look, *(look for look in eighths if look > examples)])
+        self.next_late = next((look for look in eighths if look > examples), math.inf)
         self.look_at_limit()
+        if not (regular or self.narrowed):
+            self._narrow()
+            return
         intercept = self.run.intercept if self.view is self.model else self.run.snapshot(self.view.buffer)
         now = QuantizedArray(self.view.buffer, self.model.format, self.run.model_scale, self.model.shape)
         if self.range.pays(now, intercept, examples):
@@ -138,10 +152,13 @@ class Model:
             self.widened += 1
             self.saturated = 0
             # Once may not be enough: see again how the weights stand when they have had time to move.
-            self.next_look = min(self.next_look, examples + max(_FIRST_LOOK, examples // 8))
-        elif eighths and examples >= eighths[0] and self.run.narrow(int(_FULL * self.model.format.max_code)):
-            # What the weights wanted on their way, with larger steps, they do not need where they have come to.
-            self.narrowed += 1
+            self.next_regular = min(self.regular_look, examples + max(_FIRST_LOOK, examples // 8))
+        elif late:
+            self._narrow()
+
+    def _narrow(self) -> None:
+        # What the weights wanted on their way, with larger steps, they may not need where they have come to.
+        self.narrowed += self.run.narrow(int(_FULL * self.model.format.max_code))
 
 
 class Loop:

@@ -507,7 +507,7 @@ class _Job:
         facts = {
             "epoch": self.epoch, "position": self.position, "before": self.before, "examples": loop.examples,
             "seconds": loop.seconds, "trace": self.trace,
-            "models": [[m.saturated, m.widened, m.narrowed, m.next_look, m.regular_look] for m in loop.models],
+            "models": [[m.saturated, m.widened, m.narrowed, m.next_regular, m.regular_look, m.next_late] for m in loop.models],
         }  # fmt: skip
         arrays = {f"{k}.{name}": a for k, run in enumerate(loop.runs) for name, a in run.state().items()}
         if self.svrg is not None:
@@ -523,7 +523,8 @@ class _Job:
         self.epoch, self.position, self.before = facts["epoch"], facts["position"], facts["before"]
         loop.examples, loop.seconds, self.trace = facts["examples"], facts["seconds"], facts["trace"]
         for k, (model, numbers) in enumerate(zip(loop.models, facts["models"], strict=True)):
-            model.saturated, model.widened, model.narrowed, model.next_look, model.regular_look = numbers
+            model.saturated, model.widened, model.narrowed = numbers[:3]
+            model.next_regular, model.regular_look, model.next_late = numbers[3:]
             prefix = f"{k}."
             model.run.restore({name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)})
         if self.svrg is not None:
