@@ -85,7 +85,7 @@ def prepare(
     - Sparse data: one scale. Sparse data that take no less memory than dense ones are made dense.
     - Where a few numbers are far larger than the rest (word counts, skewed columns), the scale that clips nothing would round the
     rest
-      to zero. Of the scales in between, that with the least squared error on a sample is taken.
+      to zero. Of the scales in between, that with the least absolute error on a sample is taken.
 
     Parameters
     ----------
@@ -149,19 +149,19 @@ def _blocks(m: int, n: int) -> list[slice]:
 
 
 def _least_error(sample: np.ndarray, reach: np.ndarray, fmt: Format) -> np.ndarray:
-    """For each column the scale with the least squared error on the sample."""
+    """For each column the scale with the least error on the sample."""
     if fmt.is_float:
         return reach
     finite = np.where(np.isfinite(sample), sample, 0.0)
     errors = []
     for part in _SCALES:
         scale = reach * (part / fmt.max_code)
-        errors.append(np.square(finite - np.clip(np.rint(finite / scale), -fmt.max_code, fmt.max_code) * scale).sum(axis=0))
+        errors.append(np.abs(finite - np.clip(np.rint(finite / scale), -fmt.max_code, fmt.max_code) * scale).sum(axis=0))
     return reach * _SCALES[np.argmin(errors, axis=0)] / fmt.max_code
 
 
 def _sparse_scale(X: Any, fmt: Format) -> float | None:
-    """The scale with the least squared error on a sample of the nonzeros; whole numbers that fit are their own codes."""
+    """The scale with the least error on a sample of the nonzeros; whole numbers that fit are their own codes."""
     data = X.data
     largest = float(np.abs(data).max(initial=0.0))
     if fmt.is_float or not math.isfinite(largest) or largest == 0.0:
@@ -171,7 +171,7 @@ def _sparse_scale(X: Any, fmt: Format) -> float | None:
     if np.array_equal(sample, np.rint(sample)):
         scales = np.append(scales, 1.0)
     codes = [np.clip(np.rint(sample / s), -fmt.max_code, fmt.max_code) for s in scales]
-    return float(scales[np.argmin([float(np.square(sample - c * s).sum()) for c, s in zip(codes, scales, strict=True)])])
+    return float(scales[np.argmin([float(np.abs(sample - c * s).sum()) for c, s in zip(codes, scales, strict=True)])])
 
 
 def _in_columns(X: Any, fmt: Format, scale: Any, center: np.ndarray | None) -> Prepared:
@@ -216,9 +216,8 @@ def _norms2(q: QuantizedArray | SparseArray) -> np.ndarray:
 
 
 def _bounded(loss: Loss) -> bool:
-    """Whether the derivative is bounded in the direction that a model may run away to."""
-    form = loss.derivative
-    return form.kind == "logistic" or (math.isfinite(form.above) and (form.slope == 0.0 or form.kind == "residual"))
+    """Whether the derivative is bounded, and not much larger than near the optimum."""
+    return loss.bounded_residual or loss.name in ("logistic", "hinge")
 
 
 def step_size(data: Prepared, loss: Loss, batch: int, spread: float = 1.0) -> float:
@@ -231,14 +230,25 @@ def step_size(data: Prepared, loss: Loss, batch: int, spread: float = 1.0) -> fl
     A loss of residuals whose derivative is bounded moves the model by so much a step whatever the unit of the labels: their
     spread is a factor.
     """
-    norms, form = _norms2(data.codes), loss.derivative
+    norms = _norms2(data.codes)
     one = 1.0 if data.center is None else 0.0
     if not _bounded(loss):
         return min(_STEP, 1.0 / batch) / (loss.max_curvature * max(one + float(norms.mean()), 1e-12))
     step = _STEP / (loss.max_curvature * max(one + float(np.median(norms)), 1e-12))
-    if form.kind == "residual":
-        step *= spread if form.slope == 0.0 else max(1.0, spread / max(form.high, 1e-3 * spread))
-    return step
+    return step * unit(loss, spread)
+
+
+def unit(loss: Loss, spread: float) -> float:
+    """How much larger steps must be, and penalties smaller, for labels of this spread.
+
+    Squared errors have the right derivatives in any unit. A derivative that is bounded moves the model by so much a step,
+    whatever
+    the labels' unit.
+    """
+    form = loss.derivative
+    if not loss.bounded_residual:
+        return 1.0
+    return spread if form.slope == 0.0 else max(1.0, spread / max(form.high, 1e-3 * spread))
 
 
 def intercept_part(data: Prepared) -> float:

@@ -48,7 +48,8 @@ _PARAMETERS = """signature : str or Signature
     penalty : {{"l2", "l1", "elasticnet"}} or None
         What is added to the loss; applied in low precision, see "Beyond the plain loop" in the architecture.
     alpha : float or "auto"
-        Its weight. "auto": one over the number of examples, which is C = 1 of scikit-learn's `LinearSVC` and
+        Its weight. "auto": one over the number of examples, which for classifiers and least squares is C = 1 of scikit-learn's
+        `LinearSVC` and
         `LogisticRegression`.
     l1_ratio : float
         With "elasticnet": the part of L1, in [0, 1].
@@ -250,11 +251,12 @@ class _LowPrecisionSGD(_base.BaseEstimator):
             batch = 1 if svrg else automatic.batch_size(q, signature.model, form)
         else:
             batch = self.batch_size
+        spread = float(np.std(targets)) or 1.0
         if calls:
             step = self.eta0_
         elif isinstance(self.eta0, str):
             checks.check_choice("eta0", self.eta0, ("auto",))
-            step = automatic.step_size(prepared, form, batch, float(np.std(targets)) or 1.0)
+            step = automatic.step_size(prepared, form, batch, spread)
         else:
             step = checks.check_step(self.eta0, "eta0")
         checks.check_choice("learning_rate", self.learning_rate, SCHEDULES)
@@ -264,7 +266,7 @@ class _LowPrecisionSGD(_base.BaseEstimator):
         epochs = 1 if partial else automatic.max_iter(m) if isinstance(self.max_iter, str) else self.max_iter
         if isinstance(self.alpha, str):
             checks.check_choice("alpha", self.alpha, ("auto",))
-        alpha = 1.0 / m if isinstance(self.alpha, str) else self.alpha
+        alpha = 1.0 / (m * automatic.unit(form, spread)) if isinstance(self.alpha, str) else self.alpha
         penalized = self.penalty is not None and alpha != 0
         if self.penalty is not None:
             checks.check_choice("penalty", self.penalty, PENALTIES)
@@ -403,8 +405,7 @@ class _Watch:
             losses = self.loss.values(outputs, self.targets.reshape(len(outputs), -1))
             value, name = -float(losses.mean()), "loss"
         else:
-            shift = 0.0
-            value, name = float(self.score(outputs + shift)), "score of the held-out part"
+            value, name = float(self.score(outputs)), "score of the held-out part"
         if self.verbose:
             print(
                 f"epoch {info.epoch + 1}: {name} {abs(value):.6g}, {info.examples:,} examples, "
@@ -469,7 +470,8 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _LowPrecisionSGD):
     _losses = _CLASSIFICATION
 
     def __init__(
-        self, signature: str | Signature = "D8M16", *, loss: str = "hinge", penalty: str | None = "l2", alpha: float | str = "auto",
+        self, signature: str | Signature = "D8M16", *, loss: str = "hinge", penalty: str | None = "l2", alpha: float | str =
+        "auto",
         l1_ratio: float = 0.15, fit_intercept: bool = True, max_iter: int | str = "auto", tol: float | None = None,
         shuffle: bool | str = True, verbose: int = 0, epsilon: float = 0.1, n_jobs: int | None = None, random_state: Any = None,
         learning_rate: str = "linear", eta0: float | str = "auto", power_t: float = 0.5, early_stopping: bool = False,
@@ -598,9 +600,8 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _LowPrecisionSGD):
     def _train(self, X: Any, y: np.ndarray, classes: np.ndarray, sample_weight: Any, *, partial: bool) -> None:
         binary = len(classes) == 2
         numbers = np.searchsorted(classes, y)
-        targets = numbers.astype(np.int8) if binary else np.where(numbers[:, None] == np.arange(len(classes)), 1, -1).astype(np.int8)
-        if binary:
-            targets = 2 * targets - 1
+        positive = numbers == 1 if binary else numbers[:, None] == np.arange(len(classes))
+        targets = np.where(positive, np.int8(1), np.int8(-1))
         held_out = self._hold_out(y, partial, classes=True)
         weight = self._weights(sample_weight, numbers, y, classes, held_out)
 
@@ -709,7 +710,8 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _LowPrecisionSGD):
 
 @_document(
     '{"squared_error", "huber", "epsilon_insensitive", "quantile"}',
-    'Least squares ("squared_error", also "squared"), or a loss that outliers decide less about; "quantile" predicts that quantile.',
+    'Least squares ("squared_error", also "squared"), or a loss that outliers decide less about; "quantile" predicts that
+    quantile.',
     'Of "huber" and "epsilon_insensitive", in the units of y.',
     '    quantile : float\n        Of loss "quantile", between 0 and 1.\n',
 )
@@ -747,7 +749,8 @@ class LowPrecisionSGDRegressor(_base.RegressorMixin, _LowPrecisionSGD):
     _losses = _REGRESSION
 
     def __init__(
-        self, signature: str | Signature = "D8M16", *, loss: str = "squared_error", penalty: str | None = "l2", alpha: float | str = "auto",
+        self, signature: str | Signature = "D8M16", *, loss: str = "squared_error", penalty: str | None = "l2", alpha: float | str
+        = "auto",
         l1_ratio: float = 0.15, fit_intercept: bool = True, max_iter: int | str = "auto", tol: float | None = None,
         shuffle: bool | str = True, verbose: int = 0, epsilon: float = 0.1, quantile: float = 0.5, n_jobs: int | None = None,
         random_state: Any = None, learning_rate: str = "linear", eta0: float | str = "auto", power_t: float = 0.5,

@@ -87,6 +87,11 @@ class Loss(NamedTuple):
         }[self.name]
 
     @property
+    def bounded_residual(self) -> bool:
+        """Whether labels are numbers of any unit, and the derivative stays bounded however far off the outputs are."""
+        return not self.margin and math.isfinite(self.derivative.above)
+
+    @property
     def max_curvature(self) -> float:
         """Upper bound of the second derivative in p (of a loss with corners: of what `curvature` takes for it)."""
         if self.name == "logistic":

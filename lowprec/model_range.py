@@ -304,6 +304,8 @@ class Range:
         rows = self.count
         squares = self.norms2 if self.weight is None else self.norms2 * self.weight
         stable = 0.5 / max(p.loss.max_curvature * math.fsum(squares) / rows, 1e-300)
+        if p.loss.bounded_residual:  # nothing runs away, and in what unit the labels are, the step alone says
+            stable = max(stable, p.step)
         step = min(p.step * self.n_examples / count, stable)
         pieces = min(32, count)
         half = pieces // 2

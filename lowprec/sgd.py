@@ -221,7 +221,8 @@ def train(
         x_j / data_scale_j, and "feature" takes each column's largest magnitude). `coef` is divided back.
     model_scale : float or array_like of shape (K,), optional
         Value of one model code, for all models or each. None: by the rule in `lowprec.model_range`. Either way it is doubled,
-        and the codes halved, when the model saturates and more range would gain more than the coarser quantum costs. If it was not given, it is
+        and the codes halved, when the model saturates and more range would gain more than the coarser quantum costs. If it was
+        not given, it is
         halved late in the run where no weight is clipped by that.
     init : array_like of shape (n,) or (K, n), optional
         Weights to start from, in the coordinates of the data, rounded to nearest; by default zeros.
@@ -230,7 +231,8 @@ def train(
     fit_intercept : bool
         Train an intercept, a float64 number beside the model. It has no penalty.
     intercept_step : float, optional
-        Its step size, where that is not `step_size`; the schedule applies to it too. On sparse data the intercept moves with every
+        Its step size, where that is not `step_size`; the schedule applies to it too. On sparse data the intercept moves with
+        every
         example and a weight with few, so a small part of `step_size` (scikit-learn takes 0.01) serves better.
     sample_weight : array_like of shape (m,) or (m, K), optional
         Factor of each example's step; of several models, for all or for each.

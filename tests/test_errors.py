@@ -414,7 +414,8 @@ CLASSIFIER = [
     ("Classifier(n_iter_no_change=0).fit(X, y)", ValueError, "n_iter_no_change: must be at least 1; got 0"),
     ("Classifier(class_weight='balanced').partial_fit(X, y, [-1, 1])", ValueError, "class_weight: 'balanced' needs all labels"),
     ("Classifier().fit(X, y).predict_proba(X)", AttributeError, "has no attribute 'predict_proba'"),
-    ("Classifier(loss='log').fit(X, y)", ValueError, "loss: choose one of {hinge, log_loss, logistic, squared_hinge, modified_huber}; got 'log'"),
+    ("Classifier(loss='log').fit(X, y)", ValueError, "loss: choose one of {hinge, log_loss, logistic, squared_hinge, "
+     "modified_huber}; got 'log'"),
     ("Classifier().fit(X, y).predict(X[:, :5])", ValueError, "X has 5 features, but LowPrecisionSGDClassifier is expecting 6"),
     ("Classifier().partial_fit(X, y)", ValueError,
      "classes: the first call of partial_fit needs all labels there will be; got None"),
