@@ -49,8 +49,7 @@ _PARAMETERS = """signature : str or Signature
         What is added to the loss; applied in low precision, see "Beyond the plain loop" in the architecture.
     alpha : float or "auto"
         Its weight. "auto": one over the number of examples, which for classifiers and least squares is C = 1 of scikit-learn's
-        `LinearSVC` and
-        `LogisticRegression`.
+        `LinearSVC` and `LogisticRegression`.
     l1_ratio : float
         With "elasticnet": the part of L1, in [0, 1].
     fit_intercept : bool
@@ -470,9 +469,8 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _LowPrecisionSGD):
     _losses = _CLASSIFICATION
 
     def __init__(
-        self, signature: str | Signature = "D8M16", *, loss: str = "hinge", penalty: str | None = "l2", alpha: float | str =
-        "auto",
-        l1_ratio: float = 0.15, fit_intercept: bool = True, max_iter: int | str = "auto", tol: float | None = None,
+        self, signature: str | Signature = "D8M16", *, loss: str = "hinge", penalty: str | None = "l2",
+        alpha: float | str = "auto", l1_ratio: float = 0.15, fit_intercept: bool = True, max_iter: int | str = "auto", tol: float | None = None,
         shuffle: bool | str = True, verbose: int = 0, epsilon: float = 0.1, n_jobs: int | None = None, random_state: Any = None,
         learning_rate: str = "linear", eta0: float | str = "auto", power_t: float = 0.5, early_stopping: bool = False,
         validation_fraction: float = 0.1, n_iter_no_change: int = 5, class_weight: Any = None, warm_start: bool = False,
@@ -710,8 +708,8 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _LowPrecisionSGD):
 
 @_document(
     '{"squared_error", "huber", "epsilon_insensitive", "quantile"}',
-    'Least squares ("squared_error", also "squared"), or a loss that outliers decide less about; "quantile" predicts that
-    quantile.',
+    'Least squares ("squared_error", also "squared"), or a loss that outliers decide less about; '
+    '"quantile" predicts that quantile.',
     'Of "huber" and "epsilon_insensitive", in the units of y.',
     '    quantile : float\n        Of loss "quantile", between 0 and 1.\n',
 )
@@ -749,9 +747,8 @@ class LowPrecisionSGDRegressor(_base.RegressorMixin, _LowPrecisionSGD):
     _losses = _REGRESSION
 
     def __init__(
-        self, signature: str | Signature = "D8M16", *, loss: str = "squared_error", penalty: str | None = "l2", alpha: float | str
-        = "auto",
-        l1_ratio: float = 0.15, fit_intercept: bool = True, max_iter: int | str = "auto", tol: float | None = None,
+        self, signature: str | Signature = "D8M16", *, loss: str = "squared_error", penalty: str | None = "l2",
+        alpha: float | str = "auto", l1_ratio: float = 0.15, fit_intercept: bool = True, max_iter: int | str = "auto", tol: float | None = None,
         shuffle: bool | str = True, verbose: int = 0, epsilon: float = 0.1, quantile: float = 0.5, n_jobs: int | None = None,
         random_state: Any = None, learning_rate: str = "linear", eta0: float | str = "auto", power_t: float = 0.5,
         early_stopping: bool = False, validation_fraction: float = 0.1, n_iter_no_change: int = 5, warm_start: bool = False,
