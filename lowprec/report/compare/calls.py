@@ -22,6 +22,9 @@ _QUANTIZED, _COLUMNS = 2**24, 2**12
 #: Steps of so many quanta show whether an update of the model survives its rounding.
 _STEP, _STEPS = 0.4, 100
 
+#: NumKong with nothing beyond AVX2, where it would use more.
+_NARROW = "NumKong, AVX2"
+
 _INSTALL = {
     "numkong": "NumKong: there is no module numkong; pip install numkong",
     "piquant": "pi-quant: there is no module piquant; pip install --no-deps pypiquant && pip install cffi",
@@ -40,9 +43,24 @@ def missing() -> list[str]:
     return [text for name, text in _INSTALL.items() if _module(name) is None]
 
 
-def numkong_isa(numkong: Any) -> str:
+def numkong_isa(numkong: Any) -> list[str]:
     """What NumKong may use here, as it names it."""
-    return "+".join(name for name, there in numkong.get_capabilities().items() if there and name != "serial") or "serial"
+    return [name for name, there in numkong.get_capabilities().items() if there and name != "serial"]
+
+
+def _with_avx2(numkong: Any, beyond: list[str], run: Callable[[], float]) -> Callable[[], float]:
+    """The run with NumKong kept to AVX2, ours for now: how much of a difference is the instruction set's."""
+
+    def limited() -> float:
+        for name in beyond:
+            numkong.disable_capability(name)
+        try:
+            return run()
+        finally:
+            for name in beyond:
+                numkong.enable_capability(name)
+
+    return limited
 
 
 def _calls(run: Callable[[], Any], numbers: int) -> Callable[[], float]:
@@ -166,7 +184,11 @@ def measure(seconds: float) -> list[dict[str, Any]]:
         About how long to measure.
     """
     numkong, piquant = _module("numkong"), _module("piquant")
-    isas = {"lowprec": runtime.isa(), "NumKong": numkong_isa(numkong) if numkong else None, "pi-quant": None}
+    isas: dict[str, str | None] = {"lowprec": runtime.isa(), "pi-quant": None}
+    beyond: list[str] = []
+    if numkong:
+        beyond = [name for name in numkong_isa(numkong) if name != "haswell"]
+        isas |= {"NumKong": "+".join(numkong_isa(numkong)), _NARROW: "haswell"}
     groups: list[tuple[dict[str, Any], dict[str, Callable[[], Any]], int]] = []
     for op, make in (("dot", _dot), ("axpy", _axpy)):
         for fmt in ("8", "32f"):
@@ -185,16 +207,18 @@ def measure(seconds: float) -> list[dict[str, Any]]:
         notes["axpy", "D8M8", "NumKong"] = moved(lambda m, x, w, k: numkong.blend(x, w, alpha=m, beta=1.0, out=w))
     rows = []
     for about, runs, numbers in groups:
-        cases = [Case({"engine": name}, _calls(run, numbers)) for name, run in runs.items()]
-        found = dict(zip(runs, take_turns(cases, seconds / len(groups), min_turns=3, max_turns=51), strict=True))
+        timed = {name: _calls(run, numbers) for name, run in runs.items()}
+        if "NumKong" in runs and beyond:
+            timed[_NARROW] = _with_avx2(numkong, beyond, _calls(runs["NumKong"], numbers))
+        cases = [Case({"engine": name}, run) for name, run in timed.items()]
+        found = dict(zip(timed, take_turns(cases, seconds / len(groups), min_turns=3, max_turns=51), strict=True))
         for name, turns in found.items():
             summary = turns.summary()
             row = {"table": "kernels", "name": name, "engine": name, "threads": 1, "isa": isas[name], **about}
             row |= {key: summary[key] for key in ("gnps", "gnps_q1", "gnps_q3", "runs")}
-            if name == "lowprec" and len(found) > 1:
-                other = next(other for other in found if other != name)
-                over = ratios(turns.gnps, found[other].gnps)
-                row |= {"ratio": over.median, "ratio_q1": over.q1, "ratio_q3": over.q3, "ratio_to": other}
+            if name != "lowprec":
+                over = ratios(found["lowprec"].gnps, turns.gnps)
+                row |= {"ratio": over.median, "ratio_q1": over.q1, "ratio_q3": over.q3, "ratio_to": name}
             distance = notes.get((about["op"], about["signature"], name))
             if distance is not None:
                 row["note"] = f"{_STEPS} steps of {_STEP} quanta move the model by {distance:.1f}"

@@ -1,8 +1,8 @@
 """Those who are compared, each as a user would call it; they run in processes of their own, see `worker`.
 
 A contender has a *setting* (its step size, learning rate or C, of which a few are tried), and an *effort* (epochs, passes, or a
-stopping tolerance, of which the least is sought that reaches the target). Settings are in units of one over the mean squared norm of
-an example where that matters, so that the same few suit every data set.
+stopping tolerance, of which the least is sought that reaches the target). Settings are in units of one over the mean squared norm
+of an example where that matters, so that the same few suit every data set.
 """
 
 from __future__ import annotations

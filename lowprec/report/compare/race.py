@@ -354,7 +354,7 @@ def _row(
 def measure(
     options: Options,
     progress: Callable[[str, str, float], None] = lambda *_: None,
-    people: Callable[[Any, Sequence[int]], list[Contender]] = contenders,
+    people: Callable[[Any, Sequence[int]], list[Contender]] | None = None,
 ) -> dict[str, Any]:
     """Compare everybody who is installed.
 
@@ -363,8 +363,8 @@ def measure(
     options : Options
     progress : callable
         As of `lowprec.report.speedups.measure`.
-    people : callable
-        Gives the contenders for a data set and the numbers of threads.
+    people : callable, optional
+        Gives the contenders for a data set and the numbers of threads. None: `peers.contenders`.
 
     Returns
     -------
@@ -392,7 +392,7 @@ def measure(
         with tempfile.TemporaryDirectory(prefix="lowprec-compare-") as folder:
             about = make(name, Path(folder), n_features=options.features, quick=options.quick, seed=options.seed)
             sources[about.name] = about.source + (", sparse rows" if about.sparse else "")
-            present = [c for c in people(about, threads) if c.engine not in absent]
+            present = [c for c in (people or contenders)(about, threads) if c.engine not in absent]
             rows += _race(Path(folder), present, options, step)
     _fill_fit_ratios(rows)
     if options.kernels:

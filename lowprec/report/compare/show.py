@@ -80,37 +80,44 @@ def _costs(results: dict[str, Any], name: str) -> Table:
             NONE if row["setting"] is None else f"{row['setting_name']} {row['setting']}",
             str(row["runs"] or 0),
         )
-    table.notes.append("memory: the peak beyond the float32 data, which every process has mapped. step and C: times the mean squared norm.")
+    table.notes.append(
+        "memory: the peak beyond the float32 data, which every process has mapped. "
+        "step and C: in units of one over the mean squared norm of an example."
+    )
     return table
 
 
 def _kernels(results: dict[str, Any]) -> Table:
     rows = select(results, "kernels")
     table = Table(
-        "Single calls from Python, one thread, 10^9 numbers a second", ["<", "<", "n", "lowprec", "peer", "<", "ratio", "quartiles"]
+        "Single calls from Python, one thread, 10^9 numbers a second",
+        ["<", "<", "n", "lowprec", "peer", "<", "ratio", "quartiles"],
+        strong=(6,),
     )
-    for row in rows:
-        if row["engine"] != "lowprec":
-            continue
-        other = next((r for r in rows if (r["engine"], r["op"], r["signature"], r["n"]) == _key(row)), None)
+    ours = {_key(row): row for row in rows if row["engine"] == "lowprec"}
+    peers = [row for row in rows if row["engine"] != "lowprec"]
+    for row in peers + [row for key, row in ours.items() if key not in {_key(peer) for peer in peers}]:
+        mine = ours[_key(row)]
+        alone = mine is row
         table.add(
             row["op"],
             row["signature"],
             power(row["n"]),
-            number(row["gnps"]),
-            number(other["gnps"]) if other else NONE,
-            row["ratio_to"] or NONE,
+            number(mine["gnps"]),
+            NONE if alone else number(row["gnps"]),
+            NONE if alone else row["name"],
             times(row["ratio"]),
             between(row["ratio_q1"], row["ratio_q3"]),
         )
+    table.notes.append("ratio: the speed of lowprec over the peer's, in the same turn.")
     isas = {row["name"]: row["isa"] for row in rows if row["isa"]}
-    table.notes.append("; ".join(f"{name}: {isa}" for name, isa in isas.items()))
+    table.notes.append("Instruction sets: " + "; ".join(f"{name}: {isa}" for name, isa in isas.items()) + ".")
     table.notes += dict.fromkeys(f"{row['name']}, int8 update: {row['note']}." for row in rows if row["note"])
     return table
 
 
 def _key(row: dict[str, Any]) -> tuple:
-    return row["ratio_to"], row["op"], row["signature"], row["n"]
+    return row["op"], row["signature"], row["n"]
 
 
 def figures(results: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ library to another.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -26,10 +27,9 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        try:
+        # Where that is refused the peak so far stays: that of reading the data, hardly more than what there is now.
+        with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:  # the peak so far stays: that of reading the data, hardly more than what there is now
-            pass
         self.before = self._read("VmRSS")
 
     @staticmethod
