@@ -29,10 +29,13 @@ FAKE = "test_compare:Fake"
 class Fake(Engine):
     """Needs no library: its loss is the better the higher setting times effort, and it may misbehave."""
 
-    name, settings, efforts, standard, prepares = "Fake", (0.5, 1.0), (1, 2, 4, 8), 4, "nothing much"
+    name, efforts, standard, prepares = "Fake", (1, 2, 4, 8), 4, "nothing much"
+    settings, first, also = (0.25, 0.5, 1.0), 0.5, ("odd",)
 
     def fit(self, setting, effort, columns):
         w = np.zeros((columns, self.data.about.n))
+        if setting == "odd":
+            raise ValueError("diverged")
         w[:, 0] = math.log(1 + setting * effort)
         return w, np.zeros(columns)
 
@@ -58,6 +61,13 @@ class Killed(Fake):
 
     def prepare(self, data):
         os._exit(7)
+
+
+class Old(Fake):
+    name, install = "Old", "pip install older"
+
+    def load(self):
+        raise RuntimeError("built for\nanother NumPy")
 
 
 @pytest.fixture
@@ -212,17 +222,42 @@ def test_a_search_tries_settings_then_efforts(tmp_path):
     _, folder = problem(tmp_path)
     events = tell(folder, target=math.log(1 + math.exp(-math.log(3))) + 1e-9, seconds=60)
     kinds = [event["event"] for event in events]
-    assert kinds == ["loaded", "prepared", "fit", "fit", "chosen", "fit", "fit", "done"]
+    assert kinds == ["loaded", "prepared", "fit", "fit", "fit", "chosen", "fit", "fit", "done"]
     assert next(event for event in events if event["event"] == "chosen")["setting"] == 1.0  # the better one
     fits = [(event["setting"], event["effort"]) for event in events if event["event"] == "fit"]
-    assert fits == [(0.5, 4), (1.0, 4), (1.0, 1), (1.0, 2)]  # margins log 2, then log 3: there
+    assert fits == [(0.5, 4), (1.0, 4), ("odd", 4), (1.0, 1), (1.0, 2)]  # margins log 2, then log 3: there
     assert events[1]["bytes_per_example"] == 16
 
 
 def test_without_a_target_the_standard_effort_sets_it(tmp_path):
     _, folder = problem(tmp_path)
     events = tell(folder, target=None, seconds=60)
-    assert [e["effort"] for e in events if e["event"] == "fit"] == [4, 4, 1, 2]  # then 4, which is known
+    assert [e["effort"] for e in events if e["event"] == "fit"] == [4, 4, 4, 1, 2]  # then 4, which is known
+
+
+@pytest.mark.parametrize(
+    ("losses", "tried", "best"),
+    [
+        ({1: 0.5, 3: 0.4, 10: 0.3, 30: 0.35}, [1, 3, 10, 30], 10),  # up while it falls
+        ({1: 0.5, 3: 0.6, 0.3: 0.4, 0.1: 0.45}, [1, 3, 0.3, 0.1], 0.3),  # else down
+        ({1: 0.5, 3: 0.6, 0.3: 0.7}, [1, 3, 0.3], 1),
+        ({1: math.inf, 3: math.inf, 0.3: 0.7, 0.1: 0.8}, [1, 3, 0.3, 0.1], 0.3),  # diverged
+    ],
+)
+def test_settings_are_tried_up_or_down(losses, tried, best):
+    seen = []
+
+    def fit(setting):
+        seen.append(setting)
+        return {"setting": setting, "loss": losses[setting], "seconds": 0.0}
+
+    found, count = worker._tune(Engine(), fit, 60.0)
+    assert (seen, found["setting"], count) == (tried, best, len(tried))
+
+
+def test_no_setting_is_tried_for_which_there_is_no_time():
+    found, count = worker._tune(Engine(), lambda setting: {"setting": setting, "loss": 1.0, "seconds": 61.0}, 60.0)
+    assert (found["setting"], count) == (1.0, 1)
 
 
 def test_a_single_fit(tmp_path):
@@ -327,23 +362,21 @@ def test_who_is_missing_is_named_with_the_command(monkeypatch):
     def nothing(name, *_):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(peers.importlib, "import_module", nothing)
-    assert peers.missing(peers.Liblinear) == (
-        "LIBLINEAR: there is no module liblinear.liblinearutil; pip install liblinear-multicore"
-    )
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(calls.importlib, "import_module", nothing)
+    assert peers.missing(peers.Liblinear) == "LIBLINEAR: there is no module liblinear; pip install liblinear-multicore"
     assert peers.missing(peers.Lowprec) is None
     assert calls.missing() == list(calls._INSTALL.values())
     assert all("pip install" in text for text in calls.missing())
 
 
-def test_who_does_not_import_says_so(monkeypatch):
-    def old(name, *_):
-        raise RuntimeError("built for\nanother NumPy")
-
-    monkeypatch.setattr(peers.importlib, "import_module", old)
-    assert peers.missing(peers.Tick) == (
-        "tick: does not import (RuntimeError: built for another NumPy); pip install tick numpydoc six"
-    )
+def test_who_does_not_import_is_named_too(tmp_path, on_path):
+    problem(tmp_path)
+    options = race.Options.short(data=(str(tmp_path / "data.npz"),), turns=1, limit=2.0, kernels=False)
+    results = race.measure(options, people=lambda *_: [Contender("test_compare:Old"), Contender(FAKE)])
+    assert [row["name"] for row in select(results, "race")] == ["Fake"]
+    notes = [row["note"] for row in select(results, "missing")]
+    assert "Old: does not import (RuntimeError: built for another NumPy); pip install older" in notes
 
 
 def test_the_command_with_nobody_there(tmp_path, monkeypatch, capsys):
@@ -367,6 +400,8 @@ def test_the_command_with_nobody_there(tmp_path, monkeypatch, capsys):
 def test_wrong_options_are_refused():
     with pytest.raises(ValueError, match="limit: must be finite and positive; got 0"):
         race.Options(limit=0.0)
+    with pytest.raises(ValueError, match=r"peers: choose one of \{scikit-learn, LIBLINEAR, Vowpal Wabbit, tick\}; got 'vw'"):
+        race.Options(peers=("vw",))
     with pytest.raises(ValueError, match="turns: must be at least 1"):
         race.Options(turns=0)
 

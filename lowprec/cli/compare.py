@@ -23,6 +23,7 @@ from lowprec.cli.shared import progress_bar, say_written
 )
 @click.option("--features", type=int, help="Random Fourier features of the MNIST sets. [default: 4096; quick: 512]")
 @click.option("--limit", type=float, help="Seconds after which one fit is given up. [default: 60; quick: 6]")
+@click.option("--peers", metavar="NAME,...", help="Of scikit-learn, LIBLINEAR, Vowpal Wabbit, tick. [default: all]")
 @click.option("--turns", type=int, help="Runs that the medians are of, at most. [default: 5; quick: 3]")
 @click.option("--kernels/--no-kernels", default=True, show_default=True, help="Compare single kernels too.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the data.")
@@ -32,6 +33,7 @@ def compare(
     out: Path,
     features: int | None,
     limit: float | None,
+    peers: str | None,
     turns: int | None,
     kernels: bool,
     seed: int,
@@ -51,6 +53,8 @@ def compare(
     given = {"features": features, "limit": limit, "turns": turns}
     chosen = {key: value for key, value in given.items() if value is not None}
     chosen |= {"data": tuple(dict.fromkeys(data or usual)), "kernels": kernels, "seed": seed}
+    if peers is not None:
+        chosen["peers"] = tuple(dict.fromkeys(name.strip() for name in peers.split(",")))
     options = report.Options.short(**chosen) if quick else report.Options(**chosen)
     folder = files.prepare_out(out)
     with progress_bar() as progress:

@@ -1,6 +1,6 @@
 """Those who are compared, each as a user would call it; they run in processes of their own, see `worker`.
 
-A contender has a *setting* (its step size, learning rate or C, of which a few are tried), and an *effort* (epochs, passes, or a
+A contender has a *setting* (its step size, learning rate or C, of which a few are tried) and an *effort* (epochs, passes, or a
 stopping tolerance, of which the least is sought that reaches the target). Settings are in units of one over the mean squared norm
 of an example where that matters, so that the same few suit every data set.
 """
@@ -8,6 +8,7 @@ of an example where that matters, so that the same few suit every data set.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy as np
 from lowprec.report.compare.data import About, Data
 from lowprec.report.compare.text import write_text
 
-__all__ = ["ENGINES", "Contender", "Engine", "contenders", "engine_of", "missing"]
+__all__ = ["ENGINES", "Contender", "Engine", "absence", "cleared", "contenders", "engine_of", "missing"]
 
 _EPOCHS = (1, 2, 3, 4, 5, 7, 10, 14, 20)
 
@@ -31,8 +32,11 @@ class Engine:
     ----------
     name, module, install : str
         The library, what is imported of it, and what a shell is told to install it.
-    settings : sequence
-        What is tried, the likeliest first.
+    settings : sequence of float
+        A ladder, of which steps are tried from `first` on, up or down while the loss falls.
+    first : float
+    also : sequence
+        Settings off the ladder that are tried too.
     efforts : sequence of float
         The least first.
     standard : float
@@ -44,7 +48,9 @@ class Engine:
     """
 
     name, module, install = "", "", ""
-    settings: Sequence[Any] = (0.3, 1.0, 0.1, 3.0, 0.03)
+    settings: Sequence[Any] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+    first: Any = 1.0
+    also: Sequence[Any] = ()
     efforts: Sequence[float] = _EPOCHS
     standard: float = 5
     setting_name, effort_name, prepares = "step", "epochs", ""
@@ -124,7 +130,7 @@ class ScikitLearn(Engine):
     """SGDClassifier, of a quantity SGDRegressor, on float32; a constant step, or its default schedule."""
 
     name, module, install = "scikit-learn", "sklearn.linear_model", "pip install scikit-learn"
-    settings = (*Engine.settings, "optimal")
+    also = ("optimal",)
 
     def fit(self, setting: Any, effort: float, columns: int) -> Any:
         from sklearn.linear_model import SGDClassifier, SGDRegressor
@@ -149,7 +155,7 @@ class Liblinear(Engine):
     """LIBLINEAR multicore: L2-regularized logistic regression in the primal, of a quantity least squares; both run on threads."""
 
     name, module, install = "LIBLINEAR", "liblinear.liblinearutil", "pip install liblinear-multicore"
-    settings = (10.0, 1.0, 100.0, 0.1, 0.01)
+    settings = (0.01, 0.1, 1.0, 10.0, 100.0)
     efforts = (0.1, 0.01, 0.001, 0.0001)
     standard = 0.01
     setting_name, effort_name, prepares = "C", "tolerance", "its own nodes"
@@ -194,7 +200,8 @@ class VowpalWabbit(Engine):
     """Vowpal Wabbit with its own update rule, from a cache that it makes of a text file; a second thread of its own parses."""
 
     name, module, install = "Vowpal Wabbit", "vowpalwabbit", "pip install vowpalwabbit"
-    settings = (0.5, 0.1, 2.0, 0.02, 10.0)
+    settings = (0.02, 0.1, 0.5, 2.0, 10.0)
+    first = 0.5
     setting_name, effort_name, prepares = "learning rate", "passes", "parse text"
 
     _CONSTANT = 11650396  # the number that it gives the constant feature
@@ -323,21 +330,19 @@ def contenders(about: About, threads: Sequence[int]) -> list[Contender]:
 
 
 def missing(engine: type[Engine]) -> str | None:
-    """Why an engine cannot run, with the command that installs it; None if it can."""
-    if not engine.module:
+    """That an engine is not installed, with the command that installs it; None if it is.
+
+    It is looked for, not imported: some libraries take Ctrl-C for themselves. Whether it imports, its own process will see.
+    """
+    package = engine.module.partition(".")[0]
+    if not package or importlib.util.find_spec(package) is not None:
         return None
-    try:
-        importlib.import_module(engine.module)
-    except Exception as error:  # a library for another Python fails in any way it likes
-        return f"{engine.name}: {_why(error)}; {engine.install}"
-    return None
+    return absence(engine, f"there is no module {package}")
 
 
-def _why(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return f"there is no module {error.name}"
-    text = " ".join(str(error).split())
-    return f"does not import ({type(error).__name__}: {text[:120]})"
+def absence(engine: type[Engine], why: str) -> str:
+    """The sentence about an engine that is not there."""
+    return f"{engine.name}: {why}; {engine.install}"
 
 
 def cleared(folder: Path) -> None:

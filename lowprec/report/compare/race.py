@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from lowprec import runtime
-from lowprec.checks import check_finite_scalar, check_int, check_seed
+from lowprec.checks import check_choice, check_finite_scalar, check_int, check_seed
 from lowprec.report.compare import calls
 from lowprec.report.compare.data import NAMED, Data, make
-from lowprec.report.compare.peers import ENGINES, Contender, Engine, cleared, contenders, engine_of, missing
+from lowprec.report.compare.peers import ENGINES, Contender, Engine, absence, cleared, contenders, engine_of, missing
 from lowprec.report.files import header
 from lowprec.report.timing import Case, Turns, ratios, spread, take_turns
 
@@ -84,11 +84,14 @@ class Options:
     features : int
         Random Fourier features of MNIST.
     limit : float
-        Seconds that a single step of one contender may take, preparing or a fit; then it is ended.
+        Seconds that a single step of one contender may take, preparing or a fit; then it is ended. The first, who sets the
+        target, has ten times as long.
+    peers : tuple of str
+        Keys of `peers.ENGINES`: who is compared with lowprec, if installed.
     search_seconds : float
         How long one contender's settings are tried, and again how long its efforts.
     turns : int
-        Runs that the medians are of, at most. A contender whose run is longer than `turn_seconds` is not run again.
+        Runs that the medians are of, at most. A contender whose run is longer than half of `turn_seconds` is not run again.
     turn_seconds : float
         Also: about how long all turns of one data set may take.
     quick : bool
@@ -102,6 +105,7 @@ class Options:
     data: tuple[str, ...] = ("generative",)
     features: int = 4096
     limit: float = 60.0
+    peers: tuple[str, ...] = tuple(name for name in ENGINES if name != "lowprec")
     search_seconds: float = 60.0
     turns: int = 5
     turn_seconds: float = 60.0
@@ -115,6 +119,8 @@ class Options:
         check_int("features", self.features, minimum=1)
         check_int("turns", self.turns, minimum=1)
         check_seed(self.seed)
+        for name in self.peers:
+            check_choice("peers", name, [engine for engine in ENGINES if engine != "lowprec"])
 
     @classmethod
     def short(cls, **changes: Any) -> Options:
@@ -127,7 +133,7 @@ class Options:
 
 
 def _events(folder: Path, contender: Contender, task: dict[str, Any], limit: float) -> Iterator[dict[str, Any]]:
-    """What a contender's process says, ended by an event ``done`` or ``error``; the process is gone then."""
+    """What a contender's process says, ended by ``done``, ``error`` or ``absent``; the process is gone then."""
     environ = os.environ | {f"{name}_NUM_THREADS": str(contender.threads) for name in ("OMP", "OPENBLAS", "MKL")}
     with tempfile.TemporaryFile("w+") as complaints:
         process = subprocess.Popen(
@@ -164,7 +170,7 @@ def _events(folder: Path, contender: Contender, task: dict[str, Any], limit: flo
                     return
                 event = json.loads(line)
                 yield event
-                if event["event"] in ("done", "error"):
+                if event["event"] in ("done", "error", "absent"):
                     return
                 wait = limit
         finally:
@@ -189,6 +195,7 @@ class _Found:
     setting: Any = None
     fits: list[dict[str, Any]] | None = None  # of all models with the chosen setting, by effort
     note: str = ""
+    absent: bool = False
 
     def best(self, target: float) -> dict[str, Any] | None:
         """The fit of least effort that reaches the target; else that of the lowest loss."""
@@ -200,7 +207,8 @@ class _Found:
 
 def _search(folder: Path, contender: Contender, models: int, target: float | None, options: Options) -> _Found:
     found, fits = _Found(contender, engine_of(contender.engine)), []
-    for event in _events(folder, contender, {"target": target, "seconds": options.search_seconds}, options.limit):
+    limit = options.limit if target is not None else 10 * options.limit
+    for event in _events(folder, contender, {"target": target, "seconds": options.search_seconds}, limit):
         if event["event"] == "prepared":
             found.prepare_seconds, found.bytes_per_example = event["seconds"], event["bytes_per_example"]
         elif event["event"] == "fit":
@@ -209,9 +217,12 @@ def _search(folder: Path, contender: Contender, models: int, target: float | Non
             found.setting = event["setting"]
         elif event["event"] == "error":
             found.note = event["text"]
+        elif event["event"] == "absent":
+            found.note, found.absent = absence(found.engine, f"does not import ({event['text']})"), True
     if found.setting is None and fits:  # ended while settings were tried
         found.setting = min(fits, key=lambda fit: fit["loss"])["setting"]
-    found.fits = [fit for fit in fits if fit["columns"] == models and fit["setting"] == found.setting]
+    whole = [fit for fit in fits if fit["columns"] == models and math.isfinite(fit["loss"])]
+    found.fits = [fit for fit in whole if fit["setting"] == found.setting]
     found.fits.sort(key=lambda fit: fit["seconds"])
     return found
 
@@ -229,16 +240,22 @@ def _race(folder: Path, people: Sequence[Contender], options: Options, step: Cal
     for engine in {engine_of(c.engine) for c in people}:
         step(f"{engine.name}: its files", 0.0)
         engine().stage(data)
-    target, searched = None, []
+    target, searched, gone = None, [], {}
     for k, contender in enumerate(people):
+        if contender.engine in gone:
+            continue
         step(f"{contender.name}, searching", 0.6 * k / len(people))
         found = _search(folder, contender, about.n_models, target, options)
+        if found.absent:
+            gone[contender.engine] = {"table": "missing", "note": found.note}
+            continue
         if target is None and found.fits:
             at_standard = [fit for fit in found.fits if fit["effort"] == found.engine.standard]
             target = rounded_up((at_standard or found.fits)[0]["loss"])
         searched.append(found)
     if target is None:
-        raise RuntimeError(f"{about.name}: nobody could be trained; {searched[0].contender.name}: {searched[0].note}")
+        notes = [f"{found.contender.name}: {found.note}" for found in searched] + [row["note"] for row in gone.values()]
+        raise ValueError(f"{about.name}: nobody could be trained; {'; '.join(notes)}")
     kept = {id(found): found.best(target) for found in searched}
     runs: dict[int, list[dict[str, Any]]] = {id(found): [] for found in searched}
 
@@ -248,12 +265,12 @@ def _race(folder: Path, people: Sequence[Contender], options: Options, step: Cal
         def run() -> float:
             seen: dict[str, Any] = {}
             task = {"setting": fit["setting"], "effort": fit["effort"]}
-            for event in _events(folder, found.contender, task, 4 * options.limit):
+            for event in _events(folder, found.contender, task, 10 * options.limit):
                 if event["event"] == "prepared":
                     seen["prepare_seconds"] = event["seconds"]
                 elif event["event"] == "fit":
                     seen |= event
-                elif event["event"] == "error":
+                elif event["event"] in ("error", "absent"):
                     raise RuntimeError(f"{found.contender.name} ran before, and now: {event['text']}")
             runs[id(found)].append(seen)
             return 1 / (seen["prepare_seconds"] + seen["seconds"])
@@ -265,7 +282,7 @@ def _race(folder: Path, people: Sequence[Contender], options: Options, step: Cal
         for found in searched
         if (fit := kept[id(found)]) is not None
         and fit["loss"] <= target
-        and fit["seconds"] + found.prepare_seconds <= options.turn_seconds / 4
+        and fit["seconds"] + found.prepare_seconds <= options.turn_seconds / 2
     ]
     start = time.perf_counter()
 
@@ -284,7 +301,7 @@ def _race(folder: Path, people: Sequence[Contender], options: Options, step: Cal
                 | {"setting": str(fit["setting"]), "effort": fit["effort"], "seconds": fit["seconds"]}
                 | {"prepare_seconds": found.prepare_seconds, "total_seconds": found.prepare_seconds + fit["seconds"]}
             )
-    return rows
+    return rows + list(gone.values())
 
 
 def _about(about: Any, found: _Found) -> dict[str, Any]:
@@ -377,7 +394,8 @@ def measure(
         For a data set that is not there.
     """
     begin = time.perf_counter()
-    absent = {name: why for name, engine in ENGINES.items() if (why := missing(engine)) is not None}
+    absent = {name: why for name in options.peers if (why := missing(ENGINES[name])) is not None}
+    left_out = absent.keys() | (ENGINES.keys() - {"lowprec", *options.peers})
     notes = list(absent.values()) + (calls.missing() if options.kernels else [])
     threads = (1,) if options.quick else tuple(dict.fromkeys((1, runtime.effective_n_threads())))
     rows: list[dict[str, Any]] = []
@@ -392,13 +410,15 @@ def measure(
         with tempfile.TemporaryDirectory(prefix="lowprec-compare-") as folder:
             about = make(name, Path(folder), n_features=options.features, quick=options.quick, seed=options.seed)
             sources[about.name] = about.source + (", sparse rows" if about.sparse else "")
-            present = [c for c in (people or contenders)(about, threads) if c.engine not in absent]
+            present = [c for c in (people or contenders)(about, threads) if c.engine not in left_out]
             rows += _race(Path(folder), present, options, step)
     _fill_fit_ratios(rows)
     if options.kernels:
         progress("Kernels", "", 1 - share)
         rows += calls.measure(4.0 if options.quick else 20.0)
-    rows += [{"table": "missing", "note": note} for note in notes]
+    found = [row["note"] for row in rows if row["table"] == "missing"]
+    rows = [row for row in rows if row["table"] != "missing"]
+    rows += [{"table": "missing", "note": note} for note in dict.fromkeys(notes + found)]
     progress("Done", "", 1.0)
     made = [dict.fromkeys(FIELDS) | row for row in rows]
     unknown = {key for row in made for key in row} - set(FIELDS)
@@ -410,8 +430,8 @@ def measure(
 
 def _fill_fit_ratios(rows: list[dict[str, Any]]) -> None:
     """Of those who reached the target: time of the first one's training over theirs, preparing left out of both."""
-    for data in {row["data"] for row in rows}:
-        mine = [row for row in rows if row["data"] == data and row["table"] == "race"]
+    for data in {row["data"] for row in rows if row["table"] == "race"}:
+        mine = [row for row in rows if row["table"] == "race" and row["data"] == data]
         first = mine[0]
         for row in mine:
             if row.get("reached") and first.get("seconds"):

@@ -67,7 +67,7 @@ def _costs(results: dict[str, Any], name: str) -> Table:
     rows = _rows(results, name)
     table = Table(
         f"{name}: what it came to, and what it cost",
-        ["<", "threads", "loss", rows[0]["score_name"], "memory", "bytes an example", "setting", "runs"],
+        ["<", "threads", "loss", rows[0]["score_name"], "memory", "bytes", "setting", "runs"],
     )
     for row in rows:
         table.add(
@@ -81,7 +81,7 @@ def _costs(results: dict[str, Any], name: str) -> Table:
             str(row["runs"] or 0),
         )
     table.notes.append(
-        "memory: the peak beyond the float32 data, which every process has mapped. "
+        "memory: the peak beyond the float32 data, which every process has mapped. bytes: of an example as an epoch reads it. "
         "step and C: in units of one over the mean squared norm of an example."
     )
     return table

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lowprec.report.compare.data import Data
 from lowprec.report.compare.peers import Contender, Engine
@@ -60,7 +63,11 @@ def run(spec: dict[str, Any], say: Any) -> None:
     """
     data = Data.open(spec["folder"])
     engine = Contender(**spec["contender"]).make()
-    engine.load()
+    try:
+        engine.load()
+    except Exception as error:  # a library for another Python or NumPy fails in any way it likes
+        say({"event": "absent", "text": " ".join(f"{type(error).__name__}: {error}".split())[:200]})
+        return
     data.touch()
     say({"event": "loaded"})
     memory = Memory()
@@ -71,14 +78,18 @@ def run(spec: dict[str, Any], say: Any) -> None:
 
     def fit(setting: Any, effort: float, columns: int) -> dict[str, Any]:
         start = time.perf_counter()
-        fitted = engine.fit(setting, effort, columns)
+        try:
+            fitted = engine.fit(setting, effort, columns)
+        except ValueError:  # how they say that a step was too large
+            fitted = None
         seconds = time.perf_counter() - start
-        peak = memory.peak()
-        coef, intercept = engine.weights(fitted)
         found = {"event": "fit", "setting": setting, "effort": effort, "columns": columns, "seconds": seconds}
-        found |= {"loss": data.loss(coef, intercept, columns), "peak_bytes": peak}
-        if columns == data.about.n_models:
-            found["score"] = data.score(coef, intercept)
+        found |= {"peak_bytes": memory.peak(), "loss": math.inf}
+        if fitted is not None:
+            coef, intercept = engine.weights(fitted)
+            if np.isfinite(coef).all() and np.isfinite(intercept).all():
+                found["loss"] = data.loss(coef, intercept, columns)
+                found["score"] = data.score(coef, intercept) if columns == data.about.n_models else None
         say(found)
         return found
 
@@ -92,14 +103,9 @@ def run(spec: dict[str, Any], say: Any) -> None:
 def _search(engine: Engine, models: int, fit: Any, say: Any, target: float | None, seconds: float) -> None:
     """Choose the setting by the loss at the standard effort, then go up in effort until the target is reached."""
     columns = engine.tuned_on(engine.data.about)
-    begin, tried = time.perf_counter(), []
-    for setting in engine.settings:
-        if tried and time.perf_counter() - begin + tried[-1]["seconds"] > seconds:
-            break
-        tried.append(fit(setting, engine.standard, columns))
-    best = min(tried, key=lambda found: found["loss"])
+    best, tried = _tune(engine, lambda setting: fit(setting, engine.standard, columns), seconds)
     setting, known = best["setting"], {}
-    say({"event": "chosen", "setting": setting, "tried": len(tried)})
+    say({"event": "chosen", "setting": setting, "tried": tried})
     if columns == models:
         known[engine.standard] = best
     if target is None:
@@ -112,6 +118,33 @@ def _search(engine: Engine, models: int, fit: Any, say: Any, target: float | Non
             known[effort] = fit(setting, effort, models)
         if known[effort]["loss"] <= target or time.perf_counter() - begin > seconds:
             break
+
+
+def _tune(engine: Engine, fit: Any, seconds: float) -> tuple[dict[str, Any], int]:
+    """The fit of the best setting, and how many were tried: up the ladder while the loss falls, else down, if there is time."""
+    begin, ladder = time.perf_counter(), list(engine.settings)
+    start = ladder.index(engine.first)
+    best = last = fit(engine.first)
+    tried = 1
+
+    def in_time() -> bool:
+        return time.perf_counter() - begin + last["seconds"] < seconds
+
+    for way in (ladder[start + 1 :], ladder[:start][::-1]):
+        if best["setting"] != engine.first:  # up was better: nobody looks down
+            break
+        for setting in way:
+            if not in_time():
+                return best, tried
+            last, tried = fit(setting), tried + 1
+            if not last["loss"] < best["loss"]:
+                break
+            best = last
+    for setting in engine.also:
+        if in_time():
+            last, tried = fit(setting), tried + 1
+            best = min(best, last, key=lambda found: found["loss"])
+    return best, tried
 
 
 def main() -> None:
