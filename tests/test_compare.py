@@ -63,6 +63,16 @@ class Killed(Fake):
         os._exit(7)
 
 
+class Moody(Fake):
+    name = "Moody"
+
+    def prepare(self, data):
+        super().prepare(data)
+        if (data.folder / "been-here").exists():
+            raise RuntimeError("not again")
+        (data.folder / "been-here").touch()
+
+
 class Old(Fake):
     name, install = "Old", "pip install older"
 
@@ -313,7 +323,7 @@ def test_a_race_between_fakes(tmp_path, on_path):
 
     def people(about, threads):
         assert threads == (1,)
-        return [Contender(FAKE), Contender("test_compare:Broken")]
+        return [Contender("test_compare:Broken"), Contender(FAKE)]  # the one that works sets the target
 
     results = race.measure(options, people=people)
     first, broken = select(results, "race")
@@ -331,9 +341,19 @@ def test_a_race_between_fakes(tmp_path, on_path):
     assert list(compare.figures(results)) == ["compare-data-npz"]
 
 
+def test_a_turn_that_fails_leaves_what_the_search_found(tmp_path, on_path):
+    problem(tmp_path)
+    options = race.Options.short(data=(str(tmp_path / "data.npz"),), turns=1, limit=2.0, kernels=False)
+    first, moody = select(race.measure(options, people=lambda *_: [Contender(FAKE), Contender("test_compare:Moody")]), "race")
+    assert (moody["reached"], moody["runs"]) == (True, 1)
+    assert moody["note"] == "ran in the search, and in a turn: RuntimeError: not again"
+    assert moody["ratio"] == first["total_seconds"] / moody["total_seconds"]
+    assert moody["ratio_q1"] is None
+
+
 def test_the_target_is_rounded_up():
     assert race.rounded_up(0.123401) == pytest.approx(0.1235, rel=1e-15)
-    assert race.rounded_up(1.0) == 1.0
+    assert (race.rounded_up(1.0), race.rounded_up(0.0)) == (1.0, 0.0)
     for loss in (0.0123456, 0.999999, 3.14159):
         assert loss <= race.rounded_up(loss) <= loss * 1.001
 

@@ -22,7 +22,9 @@ from lowprec.cli.shared import progress_bar, say_written
     help="Folder for compare.json, .csv, .md and the plots.",
 )
 @click.option("--features", type=int, help="Random Fourier features of the MNIST sets. [default: 4096; quick: 512]")
-@click.option("--limit", type=float, help="Seconds after which one fit is given up. [default: 60; quick: 6]")
+@click.option(
+    "--limit", type=float, help="Seconds after which a fit is given up, and no more settings are tried. [default: 60; quick: 6]"
+)
 @click.option("--peers", metavar="NAME,...", help="Of scikit-learn, LIBLINEAR, Vowpal Wabbit, tick. [default: all]")
 @click.option("--turns", type=int, help="Runs that the medians are of, at most. [default: 5; quick: 3]")
 @click.option("--kernels/--no-kernels", default=True, show_default=True, help="Compare single kernels too.")
@@ -53,6 +55,8 @@ def compare(
     given = {"features": features, "limit": limit, "turns": turns}
     chosen = {key: value for key, value in given.items() if value is not None}
     chosen |= {"data": tuple(dict.fromkeys(data or usual)), "kernels": kernels, "seed": seed}
+    if limit is not None and not quick:
+        chosen["search_seconds"] = limit
     if peers is not None:
         chosen["peers"] = tuple(dict.fromkeys(name.strip() for name in peers.split(",")))
     options = report.Options.short(**chosen) if quick else report.Options(**chosen)

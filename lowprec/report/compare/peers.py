@@ -276,7 +276,7 @@ class Tick(Engine):
 #: By name, in the order of the tables; the first that is installed sets the target.
 ENGINES: dict[str, type[Engine]] = {e.name: e for e in (ScikitLearn, Lowprec, Liblinear, VowpalWabbit, Tick)}
 
-SIGNATURES = ("D8M8", "D8M16", "D32fM32f")
+SIGNATURES = ("D32fM32f", "D8M16", "D8M8")
 
 
 @dataclass(frozen=True)

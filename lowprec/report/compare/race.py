@@ -229,6 +229,8 @@ def _search(folder: Path, contender: Contender, models: int, target: float | Non
 
 def rounded_up(loss: float) -> float:
     """A loss rounded up in the fourth digit, so that what set the target reaches it again."""
+    if loss == 0.0:
+        return 0.0
     unit = 10.0 ** (math.floor(math.log10(loss)) - 3)
     return math.ceil(loss / unit) * unit
 
@@ -240,7 +242,9 @@ def _race(folder: Path, people: Sequence[Contender], options: Options, step: Cal
     for engine in {engine_of(c.engine) for c in people}:
         step(f"{engine.name}: its files", 0.0)
         engine().stage(data)
-    target, searched, gone = None, [], {}
+    target: float | None = None
+    searched: list[_Found] = []
+    gone: dict[str, dict[str, Any]] = {}
     for k, contender in enumerate(people):
         if contender.engine in gone:
             continue
@@ -252,7 +256,9 @@ def _race(folder: Path, people: Sequence[Contender], options: Options, step: Cal
         if target is None and found.fits:
             at_standard = [fit for fit in found.fits if fit["effort"] == found.engine.standard]
             target = rounded_up((at_standard or found.fits)[0]["loss"])
-        searched.append(found)
+            searched.insert(0, found)  # the one that all are compared with stands first
+        else:
+            searched.append(found)
     if target is None:
         notes = [f"{found.contender.name}: {found.note}" for found in searched] + [row["note"] for row in gone.values()]
         raise ValueError(f"{about.name}: nobody could be trained; {'; '.join(notes)}")
@@ -271,7 +277,8 @@ def _race(folder: Path, people: Sequence[Contender], options: Options, step: Cal
                 elif event["event"] == "fit":
                     seen |= event
                 elif event["event"] in ("error", "absent"):
-                    raise RuntimeError(f"{found.contender.name} ran before, and now: {event['text']}")
+                    found.note = f"ran in the search, and in a turn: {event['text']}"
+                    return 0.0
             runs[id(found)].append(seen)
             return 1 / (seen["prepare_seconds"] + seen["seconds"])
 
@@ -359,7 +366,7 @@ def _row(
         "runs": len(seen),
     }
     own, other = speeds.get(id(found)), speeds.get(id(reference))
-    if own is not None and other is not None:
+    if own is not None and other is not None and all(own.gnps) and all(other.gnps):
         over = ratios(own.gnps, other.gnps)
         row |= {"ratio": over.median, "ratio_q1": over.q1, "ratio_q3": over.q3, "ratio_to": reference.contender.name}
     return row
