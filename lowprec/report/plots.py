@@ -218,7 +218,7 @@ def race(name: str, rows: list[dict[str, Any]]) -> Any:
     colors = (_OURS, "#b5446e", "#3f8f6b", _THEIRS, *_MORE_COLORS)
     names = list(dict.fromkeys(row["name"] for row in rows))
     for key in dict.fromkeys((row["name"], row["threads"]) for row in rows):
-        mine = sorted((row for row in rows if (row["name"], row["threads"]) == key), key=lambda row: row["total_seconds"])
+        mine = sorted((row for row in rows if (row["name"], row["threads"]) == key), key=lambda row: row["effort"])
         label = f"{key[0]}, {'1 thread' if key[1] == 1 else f'{key[1]} threads'}"
         style = {"color": colors[names.index(key[0]) % len(colors)], "ls": "-" if key[1] == 1 else "--"}
         ax.plot([row["total_seconds"] for row in mine], [row["loss"] for row in mine], "o", ms=4, label=label, **style)

@@ -91,7 +91,7 @@ class Options:
     search_seconds : float
         How long one contender's settings are tried, and again how long its efforts.
     turns : int
-        Runs that the medians are of, at most. A contender whose run is longer than half of `turn_seconds` is not run again.
+        Runs that the medians are of, at most. A contender whose run is longer than a quarter of `turn_seconds` is not run again.
     turn_seconds : float
         Also: about how long all turns of one data set may take.
     quick : bool
@@ -108,7 +108,7 @@ class Options:
     peers: tuple[str, ...] = tuple(name for name in ENGINES if name != "lowprec")
     search_seconds: float = 60.0
     turns: int = 5
-    turn_seconds: float = 60.0
+    turn_seconds: float = 120.0
     quick: bool = False
     kernels: bool = True
     seed: int = 0
@@ -289,7 +289,7 @@ def _race(folder: Path, people: Sequence[Contender], options: Options, step: Cal
         for found in searched
         if (fit := kept[id(found)]) is not None
         and fit["loss"] <= target
-        and fit["seconds"] + found.prepare_seconds <= options.turn_seconds / 2
+        and fit["seconds"] + found.prepare_seconds <= options.turn_seconds / 4
     ]
     start = time.perf_counter()
 
@@ -365,6 +365,8 @@ def _row(
         "peak_bytes": None if seen[0]["peak_bytes"] is None else spread([r["peak_bytes"] for r in seen]).median,
         "runs": len(seen),
     }
+    if fit["loss"] <= target and not row["reached"] and not row["note"]:
+        row["note"] = "reached in the search, not by the median of its turns"
     own, other = speeds.get(id(found)), speeds.get(id(reference))
     if own is not None and other is not None and all(own.gnps) and all(other.gnps):
         over = ratios(own.gnps, other.gnps)
