@@ -245,6 +245,15 @@ def test_without_a_target_the_standard_effort_sets_it(tmp_path):
     assert [e["effort"] for e in events if e["event"] == "fit"] == [4, 4, 4, 1, 2]  # then 4, which is known
 
 
+@pytest.mark.parametrize(("seconds", "columns"), [(1000.0, 3), (1e-9, 1)])
+def test_settings_are_tried_on_all_models_if_there_is_time(tmp_path, seconds, columns):
+    _, folder = problem(tmp_path, models=3)
+    events = tell(folder, target=0.0, seconds=seconds)
+    tuning = events[: [event["event"] for event in events].index("chosen")]
+    first, *others = (event["columns"] for event in tuning if event["event"] == "fit")
+    assert (first, set(others)) == (1, {columns})
+
+
 @pytest.mark.parametrize(
     ("losses", "tried", "best"),
     [

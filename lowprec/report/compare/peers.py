@@ -79,7 +79,7 @@ class Engine:
         return fitted
 
     def tuned_on(self, about: About) -> int:
-        """How many of the models it is tuned on."""
+        """How many of the models it is tuned on where trying settings on all would take too long."""
         return 1
 
     def bytes_per_example(self) -> float:

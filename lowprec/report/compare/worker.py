@@ -103,6 +103,8 @@ def run(spec: dict[str, Any], say: Any) -> None:
 def _search(engine: Engine, models: int, fit: Any, say: Any, target: float | None, seconds: float) -> None:
     """Choose the setting by the loss at the standard effort, then go up in effort until the target is reached."""
     columns = engine.tuned_on(engine.data.about)
+    if columns < models and fit(engine.first, engine.standard, columns)["seconds"] * models / columns <= seconds / 4:
+        columns = models  # there is time to try settings on all
     best, tried = _tune(engine, lambda setting: fit(setting, engine.standard, columns), seconds)
     setting, known = best["setting"], {}
     say({"event": "chosen", "setting": setting, "tried": tried})
