@@ -129,7 +129,7 @@ def test_python_m_lowprec():
     assert "nonsense" in done.stderr
 
 
-@pytest.mark.parametrize("command", [(), ("info",), ("model",), ("speedups",), ("train",)])
+@pytest.mark.parametrize("command", [(), ("compare",), ("info",), ("model",), ("speedups",), ("train",)])
 def test_help(capsys, command):
     status, out, err = run(capsys, *command, "--help")
     assert (status, err) == (0, "")
