@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import lowprec
+from lowprec.cli.experiment import experiment
 from lowprec.cli.info import info
 from lowprec.cli.model import model
 from lowprec.cli.speedups import speedups
@@ -17,5 +18,5 @@ def app() -> None:
     """Linear models trained on low-precision numbers: measure, train, and look at the kernels."""
 
 
-for command in (info, model, speedups, train):
+for command in (experiment, info, model, speedups, train):
     app.add_command(command)

@@ -1,0 +1,229 @@
+"""Fig 5a: does it matter to what is learned how the model is rounded, and where the random words come from?
+
+The paper's problem: logistic regression on data of its generative model, dense, n = 16K, and by the spacing of its points m = 65,536
+examples and 10 passes; D16M16, 18 threads, the mean of 5 runs. Here beside it D8M8, for which rounding to nearest fails: nearly every
+update is less than half a quantum, and is lost.
+
+Ours, since the paper leaves it open: the step size is for each signature the one of `Options.factors` (over n) with which the last
+pass ends nearest to the true model, once for rounding to nearest and once, with shared random words, for all that is unbiased; data
+codes cover [-1, 1] and model codes 1.25 times that, the range of the true model; the model starts at zero; examples come in the same
+order in every pass; one thread, so that a run can be repeated to the bit. Runs differ in the seed of the rounding alone.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lowprec.report import paper
+from lowprec.report.experiments import plots
+from lowprec.report.experiments.common import Distances, Steps, best_step, choices, distances, make_row, results
+from lowprec.report.tables import NONE, Table, power
+
+__all__ = ["FIELDS", "FULL", "QUICK", "Options", "figures", "measure", "tables"]
+
+#: Ways to round, as `lowprec.train` takes them.
+ROUNDINGS = ("nearest", "mt19937", "xorshift", "shared")
+
+FIELDS = (
+    "table",
+    "signature",
+    "rounding",
+    "passes",
+    "distance",
+    "distance_min",
+    "distance_max",
+    "cosine",
+    "paper_distance",
+    "step_size",
+    "n",
+    "m",
+    "runs",
+    "widened",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is trained.
+
+    Parameters
+    ----------
+    n, m : int
+        Model size and examples.
+    passes : int
+    runs : int
+        With different seeds of the rounding; rounding to nearest has none, and runs once.
+    signatures : tuple of str
+    factors : tuple of float
+        Step sizes to choose from, times n.
+    limit : float
+        What the codes of the model cover.
+    seed : int
+        Of the data, and of the first run.
+    """
+
+    n: int = 2**14
+    m: int = 2**16
+    passes: int = 10
+    runs: int = 5
+    signatures: tuple[str, ...] = ("D16M16", "D8M8")
+    factors: tuple[float, ...] = (16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+    limit: float = 1.25
+    seed: int = 1
+
+
+FULL = Options()
+QUICK = Options(n=2**11, m=2**13, runs=1)
+
+
+def _options_of(rounding: str) -> dict[str, str]:
+    return {"rounding": "nearest"} if rounding == "nearest" else {"random": rounding}
+
+
+def measure(options: Options, progress: Any = lambda *_: None) -> dict[str, Any]:
+    """Train with every signature and rounding.
+
+    Parameters
+    ----------
+    options : Options
+    progress : callable
+        As of `lowprec.report.speedups.measure`.
+
+    Returns
+    -------
+    dict
+        The results as docs/results-schema.md describes them.
+    """
+    import lowprec as lp
+    from lowprec.datasets import generative
+
+    begin = time.perf_counter()
+    o = options
+    trials = 2 * len(o.factors)
+    step = Steps(progress, len(o.signatures) * (1 + trials + 1 + 3 * o.runs))
+    rows: list[dict[str, Any]] = []
+    for signature in o.signatures:
+        step(signature, "making the data")
+        data = generative(o.n, o.m, o.seed, fmt=str(lp.Signature(signature).dataset))
+        common = {"limit": o.limit, "passes": o.passes}
+
+        def trial(factor: float, rounding: str, signature=signature, data=data, common=common) -> Distances:
+            step(signature, f"{rounding}, step {factor:g}/n")
+            return distances(data, signature, step_factor=factor, seed=o.seed, **common, **_options_of(rounding))
+
+        factors = {r: best_step(o.factors, lambda f, r=r, trial=trial: trial(f, r)) for r in ("nearest", "shared")}
+        for rounding in ROUNDINGS:
+            factor = factors["nearest" if rounding == "nearest" else "shared"]
+            runs = []
+            for k in range(1 if rounding == "nearest" else o.runs):
+                step(signature, f"{rounding}, run {k + 1}")
+                more = _options_of(rounding)
+                runs.append(distances(data, signature, step_factor=factor, seed=o.seed + k, **common, **more))
+            rows += _rows(o, signature, rounding, factor, runs)
+        del data, trial  # before the next signature's are made: they are as large
+    progress("Done", "", 1.0)
+    return results("rounding", options, begin, rows)
+
+
+def _rows(o: Options, signature: str, rounding: str, factor: float, runs: list[Distances]) -> list[dict[str, Any]]:
+    published = paper.distance_series(rounding) if signature == "D16M16" else {}
+    made = []
+    for k in range(len(runs[0].distance)):
+        values = [run.distance[k] for run in runs]
+        made.append(
+            make_row(
+                FIELDS,
+                table="rounding",
+                signature=signature,
+                rounding=rounding,
+                passes=k,
+                distance=float(np.mean(values)),
+                distance_min=min(values),
+                distance_max=max(values),
+                cosine=float(np.mean([run.cosine[k] for run in runs])),
+                paper_distance=published.get(k),
+                step_size=factor / o.n,
+                n=o.n,
+                m=o.m,
+                runs=len(runs),
+                widened=max(run.widened for run in runs),
+            )
+        )
+    return made
+
+
+def _of(rows: list[dict[str, Any]], signature: str, rounding: str) -> list[dict[str, Any]]:
+    return [row for row in rows if (row["signature"], row["rounding"]) == (signature, rounding)]
+
+
+def tables(results: dict[str, Any]) -> list[Table]:
+    """The results as tables to read."""
+    rows, o = results["rows"], results["options"]
+    made = []
+    for signature in o["signatures"]:
+        mine = {r: _of(rows, signature, r) for r in ROUNDINGS}
+        published = [r for r in ROUNDINGS if any(row["paper_distance"] is not None for row in mine[r])]
+        table = Table(
+            f"{signature}: distance to the true model, n = {power(o['n'])}, m = {power(o['m'])}",
+            ["<after pass", *("nearest" if r == "nearest" else r for r in ROUNDINGS), *(f"{r} *" for r in published)],
+        )
+        for k in range(o["passes"] + 1):
+            ours = (f"{mine[r][k]['distance']:.4f}" for r in ROUNDINGS)
+            theirs = (mine[r][k]["paper_distance"] for r in published)
+            table.add(str(k), *ours, *(NONE if value is None else f"{value:.4f}" for value in theirs))
+        table.rule()
+        last = {r: mine[r][-1] for r in ROUNDINGS}
+        blank = [""] * len(published)
+        spread = (NONE if row["runs"] == 1 else f"{row['distance_max'] - row['distance_min']:.1g}" for row in last.values())
+        table.add("runs apart by", *spread, *blank)
+        table.add("cosine to w*", *(f"{row['cosine']:.3f}" for row in last.values()), *blank)
+        table.add("step x n", *(f"{row['step_size'] * o['n']:g}" for row in last.values()), *blank)
+        if not published:
+            table.notes.append("The paper has no such curve. Where the distance stays at its start, no update survives the rounding.")
+        else:
+            smaller = "; its problem is larger, n = 2^14, m = 2^16" if (o["n"], o["m"]) != (FULL.n, FULL.m) else ""
+            table.notes.append(f"*: the paper, Fig 5a{smaller}. It has no curve of rounding to nearest.")
+        made.append(table)
+    made.append(
+        choices(
+            [
+                ("distance", "||w - w*|| / (2 sqrt(n)): 1/sqrt(12) at the start, where the paper's curves begin"),
+                ("examples, passes", f"{o['m']:,} and {o['passes']}; the paper's are told by the spacing of its points"),
+                ("step size", f"of {', '.join(f'{f:g}' for f in o['factors'])} over n, the one that ends nearest; nearest has its own"),
+                ("scales", f"data codes cover [-1, 1], model codes [-{o['limit']:g}, {o['limit']:g}]"),
+                ("start, order", "w = 0; the same order in every pass"),
+                ("threads", "one (paper: 18); runs differ in the seed of the rounding alone"),
+            ]
+        )
+    )
+    return made
+
+
+def figures(results: dict[str, Any]) -> dict[str, Any]:
+    """The plot, by file name without its ending."""
+    rows, o = results["rows"], results["options"]
+    panels = {}
+    for signature in o["signatures"]:
+        panels[signature] = [
+            plots.Line(
+                rounding,
+                [(row["passes"], row["distance"]) for row in mine],
+                [(row["passes"], row["paper_distance"]) for row in mine if row["paper_distance"] is not None],
+                [(row["passes"], row["distance_min"], row["distance_max"]) for row in mine],
+            )
+            for rounding in ROUNDINGS
+            for mine in [_of(rows, signature, rounding)]
+        ]
+    made = plots.lines(
+        f"Rounding and what is learned: n = {power(o['n'])}, {o['m']:,} examples",
+        panels,
+        x="passes",
+        y=["distance to the true model"] * len(panels),
+        x_ticks=range(0, o["passes"] + 1, 2),
+        log_y=True,
+    )
+    return {"rounding": made}
