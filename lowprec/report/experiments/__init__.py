@@ -1,8 +1,8 @@
 """``lowprec experiment``: the statistical results of the paper, found again here, and beside the paper's own figures.
 
-One module an experiment. Each has ``FULL`` and ``QUICK``, the options; ``measure(options, progress)``, which returns the results as
-docs/results-schema.md describes them; and ``tables`` and ``figures``, which show them. ``common`` is what they share, ``plots`` their
-kind of plot.
+One module an experiment. Each has ``FULL`` and ``QUICK``, the options; ``measure(options, progress)``, which returns the
+results as docs/results-schema.md describes them; and ``tables`` and ``figures``, which show them. ``common`` is what they share,
+``plots`` their kind of plot.
 """
 
 from __future__ import annotations

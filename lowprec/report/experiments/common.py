@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +42,23 @@ class Steps:
     ----------
     progress : callable
         As of `lowprec.report.speedups.measure`.
-    total : int
-        How many runs there are.
+    total : float
+        The work of all runs, in any unit.
     """
 
-    def __init__(self, progress: Progress, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
+    def __init__(self, progress: Progress, total: float) -> None:
+        self.progress, self.total = progress, total
+        self.done, self.work, self.told = 0.0, 0.0, ("", "")
 
-    def __call__(self, stage: str, what: str) -> None:
-        """Say what begins now."""
-        self.progress(stage, what, min(self.done / self.total, 0.99))
-        self.done += 1
+    def __call__(self, stage: str, what: str, work: float = 1.0) -> None:
+        """Say what begins now, and how much of the work it is; what was told before is done."""
+        self.done += self.work
+        self.work, self.told = work, (stage, what)
+        self.within(0.0)
+
+    def within(self, share: float) -> None:
+        """Say how much of what began is done."""
+        self.progress(*self.told, min((self.done + share * self.work) / self.total, 0.99))
 
 
 def make_row(fields: Sequence[str], **given: Any) -> dict[str, Any]:
@@ -114,7 +120,16 @@ def model_scale(M: str, limit: float) -> float | None:
     return None if fmt.is_float else limit / fmt.max_code
 
 
-def distances(data: Any, signature: str, *, step_factor: float, limit: float, passes: int, **options: Any) -> Distances:
+def distances(
+    data: Any,
+    signature: str,
+    *,
+    step_factor: float,
+    limit: float,
+    passes: int,
+    tell: Callable[[float], None] = lambda share: None,
+    **options: Any,
+) -> Distances:
     """Train on one thread, and take down the model after each pass.
 
     Parameters
@@ -126,6 +141,8 @@ def distances(data: Any, signature: str, *, step_factor: float, limit: float, pa
     limit : float
         What the codes of the model cover.
     passes : int
+    tell : callable
+        Told the share that is done.
     **options
         Of `lowprec.train`.
     """
@@ -135,6 +152,7 @@ def distances(data: Any, signature: str, *, step_factor: float, limit: float, pa
     found = Distances(data.w)
 
     def after(info: Any) -> None:
+        tell(info.examples / (m * passes))
         if info.position == m:
             found.add(info.coef())
 
@@ -154,6 +172,6 @@ def distances(data: Any, signature: str, *, step_factor: float, limit: float, pa
     return found
 
 
-def best_step(factors: Sequence[float], run: Callable[[float], Distances]) -> float:
-    """The factor with which a run ends nearest to the true model."""
-    return min(factors, key=lambda factor: run(factor).distance[-1])
+def best_step(tried: Mapping[float, Distances]) -> float:
+    """The step whose run ended nearest to the true model."""
+    return min(tried, key=lambda factor: tried[factor].distance[-1])
