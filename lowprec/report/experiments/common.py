@@ -74,9 +74,9 @@ def results(name: str, options: Any, begin: float, rows: list[dict[str, Any]]) -
     return header(f"experiment {name}", vars(options), time.perf_counter() - begin) | {"rows": rows}
 
 
-def choices(pairs: Sequence[tuple[str, str]]) -> Table:
-    """What the paper leaves open, and what was chosen here."""
-    table = Table("What the paper leaves open, and our choice", ["<", "<"])
+def choices(pairs: Sequence[tuple[str, str]], title: str = "What the paper leaves open, and our choice") -> Table:
+    """What was chosen here, and by no paper."""
+    table = Table(title, ["<", "<"])
     for what, chosen in pairs:
         table.add(what, chosen)
     return table

@@ -6,8 +6,8 @@ batches of 1 to 64 examples, whose gradients are added up, not averaged.
 Ours, since the paper leaves it open: m = 65,536 examples, as for Fig 5a; one step size for all batches and precisions, the one of
 `Options.factors` (over n) with which float32 without batches ends nearest to the true model; data codes cover [-1, 1] and model
 codes 1.25 times that; the model starts at zero; the same order in every pass; one thread. Batches beyond the paper's 64 show
-that their size hardly matters in this problem: vectors of n independent numbers are nearly orthogonal, so the gradients of a batch
-do not disturb each other as long as there are far fewer of them than features.
+that their size hardly matters in this problem: vectors of n independent numbers are nearly orthogonal, so the gradients of a
+batch do not disturb each other as long as there are far fewer of them than features.
 
 The paper's curves rise from B = 8 on. Such curves are found where passes are counted in updates and not in examples: as many
 writes of the model for every B, so that B = 64 sees 64 times as many examples, and the model, whose data can all but be

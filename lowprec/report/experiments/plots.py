@@ -57,6 +57,7 @@ def lines(
     log_x: bool = False,
     log_y: bool = False,
     same_y: bool = True,
+    width: float = 4.6,
 ) -> Any:
     """Panels of lines.
 
@@ -73,8 +74,10 @@ def lines(
     log_x, log_y : bool
     same_y : bool
         Whether all panels have one y axis.
+    width : float
+        Of a panel, in inches.
     """
-    made, axes = figure(4.6 * len(panels) + 1.9, 4.4, len(panels), sharey=same_y)
+    made, axes = figure(width * len(panels) + 1.9, 4.4, len(panels), sharey=same_y)
     every = [line for shown in panels.values() for line in shown]
     names = list(dict.fromkeys(line.name for line in every))
     handles: dict[str, Any] = {}
@@ -119,6 +122,7 @@ def _logarithmic(ax: Any) -> None:
     """A logarithmic y axis with plain numbers."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
-    ticks = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 3, 5) if low <= digit * 10.0**power <= high]
+    digits = (1, 2, 3, 4, 5, 7) if high < 10 * low else (1,) if high > 1000 * low else (1, 2, 5)
+    ticks = [digit * 10.0**power for power in range(-6, 7) for digit in digits if low <= digit * 10.0**power <= high]
     ax.set_yticks(ticks, [f"{tick:,.6g}" for tick in ticks])
     ax.minorticks_off()

@@ -179,7 +179,7 @@ def _steps_table(results: dict[str, Any]) -> Table:
     table = Table(title, ["step x n", *(f"{signature} {rounding}" for signature, rounding in kinds)])
     for k, factor in enumerate(o["factors"]):
         table.add(f"{factor:g}", *(f"{by[kind][k]['distance']:.4f}" for kind in kinds))
-    table.notes.append("Where the distance is that of w = 0, no update reaches half a quantum, and rounding to nearest loses all.")
+    table.notes.append("Where the distance is that of w = 0, no update reaches half a quantum: rounding to nearest loses all.")
     return table
 
 
