@@ -1,8 +1,8 @@
 """What do 16, 8 and 4 bits of the data (D), the model (M) and the gradient (G) cost in training loss?
 
 The loss table of the authors' earlier paper (NIPS 2015) asks it of the data alone, at one step size. Here it is asked of D and M
-on five data sets, and of G on the dense ones: the logistic loss on the unrounded training rows after the last pass, beside that of
-float32. A comparison at a step that is bad for float32 proves nothing, so every case has its own best step: from that of a
+on five data sets, and of G on the dense ones: the logistic loss on the unrounded training rows after the last pass, beside that
+of float32. A comparison at a step that is bad for float32 proves nothing, so every case has its own best step: from that of a
 neighbor on, steps are quadrupled or quartered while that pays, then doubled and halved once. The model's range is searched too,
 among what `lowprec.train` chooses and some multiples of float32's largest weight. With step and range found, the case is trained
 with further seeds, and what is reported is the mean of these runs, none of which was chosen for its luck.
@@ -440,8 +440,8 @@ def _earlier_table(results: dict[str, Any]) -> list[Table]:
         table.add(f"their {earlier}", *(f"{mine[D]['earlier_loss']:.4f}" if D in mine else NONE for D in kinds))
         size = paper.earlier_losses(earlier)
         table.notes.append(
-            f"{name} is not their {earlier} ({size['rows']} x {size['features']}) but {differs}: only the differences along a line "
-            "can be compared."
+            f"{name} is not their {earlier} ({size['rows']} x {size['features']}) but {differs}: "
+            "only the differences along a line can be compared."
         )
     table.notes.append("Theirs are at the step 0.0001, far from the least loss; ours each at its best step.")
     return [table]
