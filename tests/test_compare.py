@@ -19,7 +19,6 @@ from lowprec.report import compare, tables
 from lowprec.report.compare import calls, peers, race, show, text, worker
 from lowprec.report.compare.data import Data, make
 from lowprec.report.compare.peers import Contender, Engine
-from lowprec.report.features import random_fourier_features
 from lowprec.report.rows import select
 
 SCHEMA = Path(__file__).parent.parent / "docs" / "results-schema.md"
@@ -100,28 +99,6 @@ def problem(folder, *, n=4, m=400, models=1, sparse=False):
 
 
 # ---- random Fourier features -----------------------------------------------------------------------------------------------
-
-
-def test_random_fourier_features_approximate_the_kernel(rng):
-    X, gamma, n = rng.normal(size=(20, 5)), 0.1, 1 << 14
-    Z = random_fourier_features(X, n, gamma=gamma, seed=1)
-    assert Z.dtype == np.float32
-    assert np.abs(Z).max() <= np.float32(math.sqrt(2 / n))
-    exact = np.exp(-gamma * np.sum((X[:, None] - X[None, :]) ** 2, axis=2))
-    # A product is a mean of n terms in [-2, 2]: beyond 6 standard deviations of at most 2 / sqrt(n) once in 10^9.
-    assert np.abs(Z.astype(np.float64) @ Z.T.astype(np.float64) - exact).max() < 6 * 2 / math.sqrt(n)
-
-
-def test_random_fourier_features_are_the_same_for_every_cut(rng):
-    X, n = rng.normal(size=(3000, 4)).astype(np.float32), 2048  # more than one block
-    out = np.empty((3000, n), np.float32)
-    whole = random_fourier_features(X, n, gamma=0.5, seed=2, out=out)
-    assert whole is out
-    # The product of a matrix may be added up in another order where it has other rows: by at most 4 terms' roundings of w.x.
-    bound = 16 * 2.0**-24 * (np.abs(X).max() * 4 * 6 + 7)
-    assert np.abs(random_fourier_features(X[2500:], n, gamma=0.5, seed=2) - whole[2500:]).max() <= bound * math.sqrt(2 / n)
-    with pytest.raises(ValueError, match=r"out: must be float32 of shape \(3000, 2048\)"):
-        random_fourier_features(X, n, gamma=0.5, seed=2, out=np.empty((1, 1), np.float32))
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import click
 
 import lowprec
 from lowprec.cli.compare import compare
+from lowprec.cli.experiment import experiment
 from lowprec.cli.info import info
 from lowprec.cli.model import model
 from lowprec.cli.speedups import speedups
@@ -18,5 +19,5 @@ def app() -> None:
     """Linear models trained on low-precision numbers: measure, train, and look at the kernels."""
 
 
-for command in (compare, info, model, speedups, train):
+for command in (compare, experiment, info, model, speedups, train):
     app.add_command(command)

@@ -12,8 +12,8 @@ import numpy as np
 
 from lowprec import datasets
 from lowprec.checks import bad_file, need_extra, wrong_value
+from lowprec.features import random_fourier_features
 from lowprec.report import training
-from lowprec.report.features import random_fourier_features
 
 __all__ = ["NAMED", "NEEDS_FOLDER", "About", "Data", "make"]
 
