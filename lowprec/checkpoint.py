@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import checks
+from . import atomic, checks
 from .quantized import QuantizedArray
 from .sparse import SparseArray
 
@@ -65,18 +65,8 @@ class Checkpoint:
 
     def write(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Replace the file: whoever reads it finds the old one or the new one, whenever this process is killed."""
-        new = self.path.with_name(self.path.name + ".new")
         header = json.dumps({"version": _VERSION, "run": self.mark, **facts}).encode()
-        with open(new, "wb") as f:
-            np.savez(f, header=np.frombuffer(header, np.uint8), **arrays)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(new, self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        atomic.replace(self.path, lambda f: np.savez(f, header=np.frombuffer(header, np.uint8), **arrays))
         self.last = time.monotonic()
 
     def read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
