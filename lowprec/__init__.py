@@ -22,6 +22,8 @@ from .runtime import cpu_features, isa
 from .sgd import train
 from .signature import Signature
 from .sparse import SparseArray
+from .store import Store, open_store
+from .store_writer import write_store
 
 if TYPE_CHECKING:
     from .runtime import _CallableModule
@@ -37,6 +39,7 @@ __all__ = [
     "QuantizedArray",
     "Signature",
     "SparseArray",
+    "Store",
     "__version__",
     "axpy",
     "cpu_features",
@@ -45,7 +48,9 @@ __all__ = [
     "from_codes",
     "isa",
     "kernels",
+    "open_store",
     "pack",
     "quantize",
     "train",
+    "write_store",
 ]
