@@ -7,6 +7,7 @@ import click
 import lowprec
 from lowprec.cli.info import info
 from lowprec.cli.model import model
+from lowprec.cli.quantize import quantize
 from lowprec.cli.speedups import speedups
 from lowprec.cli.train import train
 
@@ -17,5 +18,5 @@ def app() -> None:
     """Linear models trained on low-precision numbers: measure, train, and look at the kernels."""
 
 
-for command in (info, model, speedups, train):
+for command in (info, model, quantize, speedups, train):
     app.add_command(command)
