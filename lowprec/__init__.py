@@ -1,6 +1,7 @@
 """Low-precision stochastic gradient descent for linear models.
 
-Everyday names are here: `quantize`, `dequantize`, `QuantizedArray`, `SparseArray`, `dot`, `axpy`, `train`, `Signature`.
+Everyday names are here: `quantize`, `dequantize`, `QuantizedArray`, `SparseArray`, `dot`, `axpy`, `train`, `Signature`; data on
+disk: `write_store`, `open_store`; models on disk: `save_model`, `load_model`.
 The kernels are importable from `lowprec.kernels` by name, and ``lowprec.kernels()`` lists them.
 `lowprec.linear_model` has the scikit-learn estimator, `lowprec.datasets` reads data files.
 """
@@ -16,6 +17,7 @@ except ImportError as _error:
     raise
 
 from .formats import Format
+from .model_file import LinearModel, load_model, save_model
 from .ops import axpy, dot
 from .quantized import QuantizedArray, dequantize, from_codes, pack, quantize
 from .runtime import cpu_features, isa
@@ -36,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Format",
+    "LinearModel",
     "QuantizedArray",
     "Signature",
     "SparseArray",
@@ -48,9 +51,11 @@ __all__ = [
     "from_codes",
     "isa",
     "kernels",
+    "load_model",
     "open_store",
     "pack",
     "quantize",
+    "save_model",
     "train",
     "write_store",
 ]
