@@ -42,7 +42,7 @@ RUNS = {
     "sparse": {"signature": "D8i16M8", "sparse": True, "shuffle": True, "average": True},
     "sparse, SVRG": {"signature": "D8M8", "sparse": True, "solver": "svrg"},
     "two workers": {"signature": "D8M8", "n_threads": 2, "deterministic": True, "sync_every": 8, "shuffle": True},
-    # An epoch of 152 rows a worker ends within a round: where there are checkpoints replicas are merged there.
+    # An epoch of 80 rows a worker ends within a round: where there are checkpoints replicas are merged there.
     "two workers, rounds cut": {"signature": "D8M16", "n_threads": 2, "deterministic": True, "sync_every": 9, "cut": True},
 }  # fmt: skip
 
@@ -50,7 +50,7 @@ RUNS = {
 def problem():
     """Data, labels and weights, the same in every process."""
     rng = np.random.default_rng(SEED)
-    X = rng.normal(size=(304, 24)).astype(np.float32)
+    X = rng.normal(size=(160, 24)).astype(np.float32)
     X[rng.random(X.shape) < 0.5] = 0
     w = rng.normal(size=(24, 3))
     return X, X @ w > 0, rng.uniform(0.5, 2.0, len(X))
@@ -58,7 +58,7 @@ def problem():
 
 def run(kind, checkpoint=None, **more):
     """Train as a kind of run says."""
-    how = {"step_size": 0.05, "epochs": 3, "n_threads": 1, "seed": 5, "fit_intercept": True} | RUNS[kind] | more
+    how = {"step_size": 0.05, "epochs": 2, "n_threads": 1, "seed": 5, "fit_intercept": True} | RUNS[kind] | more
     X, y, weight = problem()
     if how.pop("sparse", False):
         X = pytest.importorskip("scipy.sparse").csr_array(X)
