@@ -56,7 +56,7 @@ def write_store(
     """Quantize a data file into a store, a folder of arrays that are used where they lie.
 
     Numbers are rounded to nearest: training on the store gives the bits of training on the file loaded whole. Memory is
-    bounded by a block, whatever the size of the file: about 100 MiB beside the interpreter by default.
+    bounded by a block (of Parquet also by a row group), whatever the size of the file: by default about 50 MiB.
 
     Parameters
     ----------
