@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,8 @@ class Checkpoint:
 
     def write(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Replace the file: whoever reads it finds the old one or the new one, whenever this process is killed."""
-        header = json.dumps({"version": _VERSION, "run": self.mark, **facts}).encode()
+        # The archive has checksums of the arrays, but none of their names.
+        header = json.dumps({"version": _VERSION, "run": self.mark, "arrays": sorted(arrays), **facts}).encode()
         atomic.replace(self.path, lambda f: np.savez(f, header=np.frombuffer(header, np.uint8), **arrays))
         self.last = time.monotonic()
 
@@ -77,9 +77,11 @@ class Checkpoint:
                 arrays = {key: f[key] for key in f.files}
             facts = json.loads(arrays.pop("header").tobytes())
             version = facts["version"]
+            if version == _VERSION and sorted(arrays) != facts["arrays"]:
+                raise ValueError("arrays have other names")
         except FileNotFoundError:
             return None
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except Exception as error:  # NumPy and zipfile have a dozen ways to say that a file is broken
             raise checks.bad_file(name, f"is no checkpoint ({error})", expected="a file that train wrote; or remove it") from None
         if version != _VERSION:
             raise checks.bad_file(name, f"is a checkpoint of version {version}", expected=f"version {_VERSION}; or remove it")

@@ -186,7 +186,7 @@ def test_one_byte_that_differs_is_no_other_model(tmp_path):
     whole = run("plain", path)
     content = path.read_bytes()
     refused = 0
-    for at in range(0, len(content), 61):
+    for at in range(0, len(content), 23):
         changed = bytearray(content)
         changed[at] ^= 0x11
         path.write_bytes(changed)
