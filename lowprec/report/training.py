@@ -64,7 +64,8 @@ class Options:
 
     Parameters
     ----------
-    signature : str
+    signature : str, optional
+        None: of a store, its own D and i, and M of the same width, 8 bits at least.
     loss : {"logistic", "hinge", "squared"}, optional
         None: squared for a target that is a quantity, otherwise logistic.
     step_size : float, optional
@@ -82,7 +83,7 @@ class Options:
         About how long training is repeated, to have medians.
     """
 
-    signature: str = "D8M8"
+    signature: str | None = "D8M8"
     loss: str | None = None
     step_size: float | None = None
     epochs: int = 5
@@ -149,7 +150,12 @@ def default_step(X: np.ndarray, loss: str) -> float:
     q is the squared norm of an example and its constant feature; at most the first 10,000 rows are looked at. With the
     squared loss the step is also at most 1 / max(q), beyond which an update would overshoot.
     """
-    q = 1.0 + np.einsum("ij,ij->i", X[:10_000], X[:10_000], dtype=np.float64)
+    return step_for(np.einsum("ij,ij->i", X[:10_000], X[:10_000], dtype=np.float64), loss)
+
+
+def step_for(squares: np.ndarray, loss: str) -> float:
+    """`default_step` from the rows' sums of squares."""
+    q = 1.0 + squares
     step = STEP_FACTORS[loss] / float(q.mean())
     return min(step, 1.0 / float(q.max())) if loss == "squared" else step
 
@@ -177,11 +183,8 @@ def _split(
     return rng.permutation(np.concatenate(train)), rng.permutation(np.concatenate(test))
 
 
-def prepare(X: Any, y: Any, options: Options) -> Problem:
-    """Decide what kind of problem the data are, hold out test rows, and scale the features."""
-    X, y = _dense(X), np.asarray(y)
-    if len(y) != X.shape[0]:
-        raise wrong_value("y", f"must have one label for each of the {X.shape[0]} rows", f"{len(y)}")
+def target_of(y: np.ndarray, options: Options) -> tuple[np.ndarray | None, str]:
+    """The classes, or None where the target is a quantity, and the loss."""
     found = np.unique(y)
     quantity = y.dtype.kind == "f" and (len(found) > MAX_CLASSES or bool(np.any(found != np.round(found))))
     loss = options.loss or ("squared" if quantity else "logistic")
@@ -195,7 +198,15 @@ def prepare(X: Any, y: Any, options: Options) -> Problem:
             f"must have at most {MAX_CLASSES} classes, or be floats",
             f"{len(found)} distinct values",
         )
-    classes = None if quantity else found
+    return (None if quantity else found), loss
+
+
+def prepare(X: Any, y: Any, options: Options) -> Problem:
+    """Decide what kind of problem the data are, hold out test rows, and scale the features."""
+    X, y = _dense(X), np.asarray(y)
+    if len(y) != X.shape[0]:
+        raise wrong_value("y", f"must have one label for each of the {X.shape[0]} rows", f"{len(y)}")
+    classes, loss = target_of(y, options)
     train, test = _split(y, classes, options.test_size, options.seed)
     if not len(train) or not len(test):
         raise wrong_value(
