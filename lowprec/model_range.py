@@ -8,8 +8,9 @@ loss derivatives g and curvatures h:
   pulls it back at the rate 2 * step_size * H_j, H_j = E[h x_j**2]. In equilibrium the excess loss, the sum over
   j of H_j/2 times the variance, is ``scale/4 * E[|g| ||x||_1]``. Neither the step size nor H is left in it. A run
   of T examples is too short for that by the factor x / (1 + x), x = 2 * step_size * T * mean(H).
-- Single examples carry a weight away from where it wants to be, by a standard deviation of sqrt(step_size * E[(g x_j)**2] / (2 H_j)).
-- A weight that wants to be a_j (with the walk: the length of both) but ends at R costs about ``H_j/2 * (a_j - R)**2``; in a run so short that weights
+- Single examples carry a weight away from where it wants to be, by a standard deviation of
+  sqrt(step_size * E[(g x_j)**2] / (2 H_j)). So much more than a weight's own size is wanted, as the length of both.
+- A weight that wants to be a_j but ends at R costs about ``H_j/2 * (a_j - R)**2``; in a run so short that weights
   are still on their way, 1 / (step_size * T) takes the place of H_j. The sum of the two serves for both.
 
 ``model_scale=None`` minimizes the sum of the two. The a_j come from a pilot: up to 8,192 examples, evenly spread
@@ -40,8 +41,8 @@ _PILOT_ROWS, _PILOT_NUMBERS = 8192, 1 << 22
 # By how much a weight may outgrow what the pilot saw, by the model's bits. The pilot is short and sees a part of
 # the way; the quantum of 16 bits is so fine that range is free, that of 4 bits so coarse that none is to spare.
 _HEADROOM = {4: 1.0, 8: 1.4, 16: 2.8}
-# Single examples' steps carry a weight to and fro; the range has room for so many standard deviations of that (not that of 4 bits,
-# which has none to spare). Where many weights are at the limit because they walk there, no sample's gradient tells.
+# Single examples' steps carry a weight to and fro; the range has room for so many standard deviations of that (not that of 4
+# bits, which has none to spare). Where many weights are at the limit because they walk there, no sample's gradient tells.
 _WALKS = 3.0
 # A doubled quantum whose noise is so small a part of what examples pull is no price for room.
 _CHEAP = 0.01
