@@ -406,7 +406,7 @@ class Range:
         outer = self.sample.products(np.where(at_edge, np.sign(w) * limit, 0), count) * (self.scale * unit)
         gain = max(self._gain(g, h, along), self._gain(g, h, outer))
         noise = self.noise(g, h) * unit
-        if 256 * int(np.count_nonzero(at_edge)) >= len(w) and noise <= _CHEAP * math.fsum(np.abs(g * along)) / count:
+        if 256 * int(np.count_nonzero(at_edge)) >= len(w) and noise < _CHEAP * math.fsum(np.abs(g * along)) / count:
             return True
         return gain > 0.5 * noise
 

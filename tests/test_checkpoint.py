@@ -41,8 +41,9 @@ RUNS = {
     "SVRG, several models, L2": {"signature": "D16M8", "solver": "svrg", "several": True, "penalty": "l2", "alpha": 0.01},
     "sparse": {"signature": "D8i16M8", "sparse": True, "shuffle": True, "average": True},
     "sparse, SVRG": {"signature": "D8M8", "sparse": True, "solver": "svrg"},
-    "two workers": {"signature": "D8M8", "n_threads": 2, "deterministic": True, "sync_every": 8, "shuffle": True},
-    # An epoch of 80 rows a worker ends within a round: where there are checkpoints replicas are merged there.
+    "two workers": {"signature": "D8M8", "n_threads": 2, "deterministic": True, "sync_every": 8, "shuffle": True, "cut": True},
+    # Where there are checkpoints calls end with rounds, so the range is looked at there; and an epoch of 80 rows a worker ends
+    # within a round, so replicas are merged there.
     "two workers, rounds cut": {"signature": "D8M16", "n_threads": 2, "deterministic": True, "sync_every": 9, "cut": True},
 }  # fmt: skip
 

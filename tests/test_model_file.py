@@ -113,12 +113,12 @@ def test_an_estimator(labels, objects, problem, path):
 
     X, y = problem
     y = np.array(labels, object if objects and isinstance(labels[0], str) else None)[y]
-    model = LowPrecisionSGDClassifier("D8M8", n_threads=1, random_state=0).fit(X, y)
+    model = LowPrecisionSGDClassifier("D8M8", random_state=0).fit(X, y)
     lp.save_model(path, model)
     found = lp.load_model(path)
     same(found.coef, model.coef_)
     same(np.asarray(found.intercept), model.intercept_)
-    assert (str(found.signature), found.loss) == ("D8M8", "logistic")
+    assert (str(found.signature), found.loss) == ("D8M8", "hinge")
     assert found.classes.dtype == model.classes_.dtype
     assert found.predict(X).tolist() == model.predict(X).tolist()
     # with the trained arrays at hand these are saved

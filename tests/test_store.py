@@ -645,7 +645,7 @@ def test_a_store_is_made_checked_and_trained_on(capsys, rng, put, tmp_path):
     path, out = put("a.npy", np.column_stack([X, y])), tmp_path / "s"
     status, shown, err = command(capsys, "quantize", path, out, "--scale", "feature", "--format", "16")
     assert status == 0, err
-    assert "500 examples of 20 features" in shown
+    assert "500 examples of 20 features" in " ".join(shown.split())
     assert "D16, 16-bit fixed point" in shown
     assert max(map(len, shown.splitlines())) <= 100 + len(str(out)) * 2
     assert command(capsys, "quantize", "--check", out)[0] == 0
