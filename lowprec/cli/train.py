@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from lowprec.checks import LOSSES
 from lowprec.cli.shared import progress_bar, say_written
 
 _QUICK_ROWS = 10_000
@@ -22,7 +21,7 @@ _QUICK_ROWS = 10_000
 @click.option("--signature", default="D8M8", show_default=True, help="Formats of data and model; by default D is a store's own.")
 @click.option(
     "--loss",
-    type=click.Choice(LOSSES),
+    type=click.Choice(("logistic", "hinge", "squared")),
     help="[default: logistic; squared for a target that is a quantity]",
 )
 @click.option("--step-size", type=float, help="[default: from the data's norms]")
