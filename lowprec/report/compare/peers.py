@@ -22,7 +22,7 @@ from lowprec.report.compare.text import write_text
 
 __all__ = ["ENGINES", "Contender", "Engine", "absence", "cleared", "contenders", "engine_of", "missing"]
 
-_EPOCHS = (1, 2, 3, 4, 5, 7, 10, 14, 20)
+_EPOCHS = (1, 2, 3, 4, 5, 6, 7, 10, 14, 20)
 
 
 class Engine:
@@ -48,7 +48,7 @@ class Engine:
     """
 
     name, module, install = "", "", ""
-    settings: Sequence[Any] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+    settings: Sequence[Any] = (0.01, 0.018, 0.03, 0.055, 0.1, 0.18, 0.3, 0.55, 1.0, 1.8, 3.0, 5.5, 10.0, 18.0, 30.0)
     first: Any = 1.0
     also: Sequence[Any] = ()
     efforts: Sequence[float] = _EPOCHS
