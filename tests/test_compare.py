@@ -234,10 +234,10 @@ def test_settings_are_tried_on_all_models_if_there_is_time(tmp_path, seconds, co
 @pytest.mark.parametrize(
     ("losses", "tried", "best"),
     [
-        ({1: 0.5, 3: 0.4, 10: 0.3, 30: 0.35}, [1, 3, 10, 30], 10),  # up while it falls
-        ({1: 0.5, 3: 0.6, 0.3: 0.4, 0.1: 0.45}, [1, 3, 0.3, 0.1], 0.3),  # else down
-        ({1: 0.5, 3: 0.6, 0.3: 0.7}, [1, 3, 0.3], 1),
-        ({1: math.inf, 3: math.inf, 0.3: 0.7, 0.1: 0.8}, [1, 3, 0.3, 0.1], 0.3),  # diverged
+        ({1: 0.5, 1.8: 0.4, 3: 0.3, 5.5: 0.35}, [1, 1.8, 3, 5.5], 3),  # up while it falls
+        ({1: 0.5, 1.8: 0.6, 0.55: 0.4, 0.3: 0.45}, [1, 1.8, 0.55, 0.3], 0.55),  # else down
+        ({1: 0.5, 1.8: 0.6, 0.55: 0.7}, [1, 1.8, 0.55], 1),
+        ({1: math.inf, 1.8: math.inf, 0.55: 0.7, 0.3: 0.8}, [1, 1.8, 0.55, 0.3], 0.55),  # diverged
     ],
 )
 def test_settings_are_tried_up_or_down(losses, tried, best):
