@@ -22,7 +22,7 @@ pytest.importorskip("matplotlib")
 from lowprec.cli import main
 from lowprec.datasets import generative
 from lowprec.report import experiments, paper
-from lowprec.report.experiments import common, minibatch, precision, rounding, svm
+from lowprec.report.experiments import common, defaults, minibatch, precision, rounding, svm
 from lowprec.report.experiments.common import Distances, Steps, data_file, model_scale
 from lowprec.report.tables import to_markdown
 
@@ -427,3 +427,33 @@ def test_covertype_fills_its_range():
     assert (high[~constant] == 1).all()
     assert not constant[:10].any()
     assert set(np.unique(data.y)) == {-1, 1}
+
+
+# ---- defaults ------------------------------------------------------------------------------------------------------
+
+
+def test_defaults(files, monkeypatch):
+    """On a data set in the place of a9a that is easy for all, with few of scikit-learn's settings."""
+    monkeypatch.setattr(defaults, "grid", lambda name, grid=defaults.grid: grid(name)[::16])
+    seen = []
+    results = defaults.measure(defaults.Options(data=("a9a",), runs=2), lambda *told: seen.append(told))
+    check(defaults, results, seen)
+    peer, *ours = results["rows"]
+    assert (peer["engine"], peer["measure"], peer["runs"], peer["classes"]) == ("scikit-learn", "accuracy", 1, 2)
+    assert peer["setting"] in defaults.grid("a9a")
+    assert [(row["signature"], row["average"], row["accepted"]) for row in ours] == list(defaults.BARS)
+    for row in ours:
+        assert row["score_min"] <= row["score"] <= row["score_max"]
+        assert row["points_below"] == peer["score"] - row["score"]
+        assert row["score"] > 80
+    text = shown(defaults, results)
+    assert "scikit-learn, tuned" in text
+    assert "D8M8, averaged" in text
+
+
+def test_a_rare_class_is_judged_by_average_precision(rng):
+    rare = (rng.random(1000) < 0.1).astype(int)
+    assert defaults.measure_of("a9a", rare) == "average precision"
+    assert defaults.measure_of("a9a", np.arange(1000) % 2) == "accuracy"
+    assert defaults.measure_of("news20", np.arange(1000) % 20) == "accuracy"
+    assert defaults.measure_of("cal_housing", rng.random(1000)) == "R2"
