@@ -39,6 +39,8 @@ __all__ = ["QuantizedArray", "dequantize", "from_codes", "pack", "quantize"]
 _ALIGNMENT = 64
 # Bytes of a converted piece: half of a small L2 cache, so that the conversion is read back from there.
 _TEMPORARY = 1 << 18
+# What is read twice in a row: a second-level cache holds most of it, and there are few pieces to a gigabyte.
+_LOOK = 1 << 20
 # Numbers quantized at a time where nothing is converted: between two pieces Python sees Ctrl-C.
 _PIECE = 1 << 24
 _SMALLEST_SCALE = sys.float_info.min  # 1/scale stays finite
@@ -372,18 +374,18 @@ def _largest(a: np.ndarray, per_column: bool) -> float | np.ndarray:
 
     By pieces: the second pass, for the minimum, finds them in the cache.
     """
-    axis = 0 if per_column else None
-    if not per_column and a.flags.f_contiguous:
-        a = a.T  # the order does not matter: walk through memory as it lies
-    shape = (a.shape[1],) if per_column else ()
-    high, low = np.full(shape, -np.inf), np.full(shape, np.inf)
+    if not per_column:
+        if a.flags.f_contiguous:
+            a = a.T  # the order does not matter: walk through memory as it lies
+        pieces = [a[part] for part in _pieces(a.shape, _LOOK // a.itemsize)]
+        ends = [(piece.max(), piece.min()) for piece in pieces]
+        return float(np.abs(np.array(ends, np.float64)).max())
+    high, low = np.full(a.shape[1], -np.inf), np.full(a.shape[1], np.inf)
     for rows, columns in _pieces(a.shape, _TEMPORARY // a.itemsize):
         piece = a[rows, columns]
-        part = columns if per_column else ()
-        high[part] = np.maximum(high[part], piece.max(axis=axis).astype(np.float64))
-        low[part] = np.minimum(low[part], piece.min(axis=axis).astype(np.float64))
-    largest = np.maximum(high, -low)
-    return largest if per_column else float(largest)
+        high[columns] = np.maximum(high[columns], piece.max(axis=0).astype(np.float64))
+        low[columns] = np.minimum(low[columns], piece.min(axis=0).astype(np.float64))
+    return np.maximum(high, -low)
 
 
 def _scale_of(a: np.ndarray, fmt: Format, name: str, per_column: bool = False) -> float | np.ndarray:
