@@ -186,12 +186,12 @@ LP_INLINE double lp_loss_step(int kind, const lp_loss *loss, double sum, double 
 LP_INLINE double lp_example_step(const lp_sgd *g, int kind, int64_t row, double sum, double k, int *finite)
 {
     const double y = g->y[row], factor = g->weight ? k * (double)g->weight[row] : k;
-    const double b = g->intercept ? *g->intercept : 0.0;
-    if (__builtin_expect(g->anchor != NULL, 0)) {
-        const double *const anchor = g->anchor + 2 * row;
-        return lp_loss_step(kind, &g->loss, sum, g->dot_scale, b + anchor[0], y, factor, finite) - anchor[1] * factor;
-    }
-    return lp_loss_step(kind, &g->loss, sum, g->dot_scale, b, y, factor, finite);
+    const double *const anchor = g->anchor;
+    double b = g->intercept ? *g->intercept : 0.0;
+    if (__builtin_expect(anchor != NULL, 0))
+        b += anchor[2 * row];
+    const double step = lp_loss_step(kind, &g->loss, sum, g->dot_scale, b, y, factor, finite);
+    return __builtin_expect(anchor != NULL, 0) ? step - anchor[2 * row + 1] * factor : step;
 }
 
 /* ---- one code of a buffer --------------------------------------------------------------------------------------- */
