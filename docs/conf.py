@@ -15,23 +15,23 @@ version = release = lowprec.__version__
 
 extensions = [
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "myst_parser",
     "from_the_package",
 ]
-exclude_patterns = ["README.md"]
+exclude_patterns = []
 
 # In docstrings `name` is a thing of the package where there is one, and otherwise just code, such as an argument.
 default_role = "py:obj"
+# A name below lowprec must be one that these pages have. Types are written in words, which are no names.
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(?!lowprec\.).*")]
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-autodoc_default_options = {"members": True, "show-inheritance": False}
-autosummary_generate = False
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
