@@ -17,6 +17,7 @@ import numpy as np
 
 import lowprec as lp
 from lowprec import _quantize
+from lowprec.report.compare.calls import piquant_call
 from lowprec.report.timing import huge_buffer, ratios, spread
 
 #: type of the input, format, rounding, one scale or one for each column
@@ -33,24 +34,6 @@ def seconds(run):
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
-
-
-def piquant_case(a, out, fmt, rounding, scale):
-    """A call of pi-quant that does the same, with its unsigned codes; None where it has no such format."""
-    import piquant
-
-    formats = {"8": (piquant.DataType.UINT8, 128), "4": (piquant.DataType.UINT4, 8)}
-    if fmt not in formats or a.dtype != np.float32:
-        return None
-    dtype, zero_point = formats[fmt]
-    modes = {"stochastic": piquant.RoundMode.STOCHASTIC, "nearest": piquant.RoundMode.NEAREST}
-    context = piquant.Context(1)
-    source, target = a.ctypes.data, out.ctypes.data
-
-    def run():
-        context.quantize_ptr(source, piquant.DataType.F32, target, dtype, a.size, scale, zero_point, modes[rounding])
-
-    return run
 
 
 def main():
@@ -93,7 +76,7 @@ def main():
         if piquant and not per_column:
             unsigned = huge_buffer(a.size)
             unsigned[...] = 0
-            theirs = piquant_case(a, unsigned, fmt, rounding, scale)
+            theirs = piquant_call(a, unsigned, fmt, rounding, scale)
         runs = {"copy": copy, "ours": ours} | ({"theirs": theirs} if theirs else {})
         times = {who: [] for who in runs}
         order = list(runs)

@@ -68,12 +68,12 @@ typedef struct lp_sgd {
     void *w;              /* the model's codes, shared by all workers */
     double *intercept;    /* shared by all workers, or NULL */
     double intercept_step;
-    double dot_scale;   /* scale_x * scale_w */
-    double step_scale;  /* step size * scale_x / scale_w */
+    double dot_scale;  /* scale_x * scale_w */
+    double step_scale; /* step size * scale_x / scale_w */
     lp_loss loss;
     const double *anchor; /* or NULL: two numbers a row, added to its p, and taken from its -derivative (SVRG) */
     int32_t stochastic;   /* is mu rounded stochastically? */
-    int64_t refresh;    /* axpys per shared block */
+    int64_t refresh;      /* axpys per shared block */
     int64_t refresh_left;
     uint64_t block[8]; /* the shared block */
     lp_rng rng;

@@ -1,6 +1,7 @@
 """Low-precision stochastic gradient descent for linear models.
 
-Everyday names are here: `quantize`, `dequantize`, `QuantizedArray`, `SparseArray`, `dot`, `axpy`, `train`, `Signature`.
+Everyday names are here: `quantize`, `dequantize`, `QuantizedArray`, `SparseArray`, `dot`, `axpy`, `train`, `Signature`; data on
+disk: `write_store`, `open_store`; models on disk: `save_model`, `load_model`.
 The kernels are importable from `lowprec.kernels` by name, and ``lowprec.kernels()`` lists them.
 `lowprec.linear_model` has the scikit-learn estimator, `lowprec.datasets` reads data files.
 """
@@ -16,12 +17,15 @@ except ImportError as _error:
     raise
 
 from .formats import Format
+from .model_file import LinearModel, load_model, save_model
 from .ops import axpy, dot
 from .quantized import QuantizedArray, dequantize, from_codes, pack, quantize
 from .runtime import cpu_features, isa
 from .sgd import train
 from .signature import Signature
 from .sparse import SparseArray
+from .store import Store, open_store
+from .store_writer import write_store
 
 if TYPE_CHECKING:
     from .runtime import _CallableModule
@@ -34,9 +38,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Format",
+    "LinearModel",
     "QuantizedArray",
     "Signature",
     "SparseArray",
+    "Store",
     "__version__",
     "axpy",
     "cpu_features",
@@ -45,7 +51,11 @@ __all__ = [
     "from_codes",
     "isa",
     "kernels",
+    "load_model",
+    "open_store",
     "pack",
     "quantize",
+    "save_model",
     "train",
+    "write_store",
 ]

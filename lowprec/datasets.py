@@ -7,6 +7,7 @@ scikit-learn. `generative` draws data from the model of De Sa et al., ISCA 2017.
 from __future__ import annotations
 
 import bz2
+import contextlib
 import csv
 import gzip
 import io
@@ -126,12 +127,23 @@ def _read_bytes(name: str) -> bytes:
         raise FileNotFoundError(f"{name}: no such file")
     if os.path.isdir(name):
         raise checks.bad_file(name, "is a folder", expected="a data file")
-    module = _COMPRESSED.get(Path(name).suffix.lower())
-    if module is None:
+    if Path(name).suffix.lower() not in _COMPRESSED:
         return Path(name).read_bytes()
+    with open(name, "rb") as f, decompressing(name):
+        return decompressed(name, f).read()
+
+
+def decompressed(name: str, f: Any) -> Any:
+    """What an open file holds once decompressed, as a file: `f` itself where its name has no suffix of a compression."""
+    module = _COMPRESSED.get(Path(name).suffix.lower())
+    return f if module is None else module.open(f)
+
+
+@contextlib.contextmanager
+def decompressing(name: str) -> Iterator[None]:
+    """Turn the errors of damaged compressed data into one that names the file."""
     try:
-        with module.open(name) as f:
-            return f.read()
+        yield
     except EOFError:
         raise checks.bad_file(name, "truncated: the compressed data end too early") from None
     except (OSError, zlib.error, lzma.LZMAError) as error:
@@ -286,16 +298,8 @@ def _read_csv(name: str, content: bytes, target: str | int | None) -> tuple[np.n
     first = next((line for line in text.splitlines() if line.strip()), None)
     if first is None:
         raise checks.bad_file(name, "the file is empty")
-    delimiter = max(",;\t", key=first.count)
-    names = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter))]
+    delimiter, names, column, header = csv_layout(name, first, target)
     n = len(names)
-    if n < 2:
-        raise checks.bad_file(name, "the first line has one column", expected="features and a label")
-    column = _column(name, names, target)
-    # A header is a first line with a word where a number should be; the label may be a word anywhere.
-    header = any(_number(cell) is None for j, cell in enumerate(names) if j != column)
-    if isinstance(target, str) and not header and _number(target) is None:
-        raise checks.bad_file(name, f"no header to find the column {target!r} in")
     if "\0" in text:
         raise checks.bad_file(name, "holds zero bytes, so it is no text")
     try:
@@ -331,6 +335,20 @@ def _read_csv(name: str, content: bytes, target: str | int | None) -> tuple[np.n
     numbers = [_number(t) for t in targets]
     y = np.array(targets) if None in numbers else np.array(numbers, np.float64)
     return np.array(rows, np.float64), y
+
+
+def csv_layout(name: str, first: str, target: str | int | None) -> tuple[str, list[str], int, bool]:
+    """Delimiter, cells of the first line, the label's column, and whether that line is a header."""
+    delimiter = max(",;\t", key=first.count)
+    names = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter))]
+    if len(names) < 2:
+        raise checks.bad_file(name, "the first line has one column", expected="features and a label")
+    column = _column(name, names, target)
+    # A header is a first line with a word where a number should be; the label may be a word anywhere.
+    header = any(_number(cell) is None for j, cell in enumerate(names) if j != column)
+    if isinstance(target, str) and not header and _number(target) is None:
+        raise checks.bad_file(name, f"no header to find the column {target!r} in")
+    return delimiter, names, column, header
 
 
 def _column(name: str, names: list[str], target: str | int | None) -> int:

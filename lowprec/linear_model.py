@@ -470,7 +470,8 @@ class LowPrecisionSGDClassifier(_base.ClassifierMixin, _LowPrecisionSGD):
 
     def __init__(
         self, signature: str | Signature = "D8M16", *, loss: str = "hinge", penalty: str | None = "l2",
-        alpha: float | str = "auto", l1_ratio: float = 0.15, fit_intercept: bool = True, max_iter: int | str = "auto", tol: float | None = None,
+        alpha: float | str = "auto", l1_ratio: float = 0.15, fit_intercept: bool = True, max_iter: int | str = "auto",
+        tol: float | None = None,
         shuffle: bool | str = True, verbose: int = 0, epsilon: float = 0.1, n_jobs: int | None = None, random_state: Any = None,
         learning_rate: str = "linear", eta0: float | str = "auto", power_t: float = 0.5, early_stopping: bool = False,
         validation_fraction: float = 0.1, n_iter_no_change: int = 5, class_weight: Any = None, warm_start: bool = False,
@@ -748,7 +749,8 @@ class LowPrecisionSGDRegressor(_base.RegressorMixin, _LowPrecisionSGD):
 
     def __init__(
         self, signature: str | Signature = "D8M16", *, loss: str = "squared_error", penalty: str | None = "l2",
-        alpha: float | str = "auto", l1_ratio: float = 0.15, fit_intercept: bool = True, max_iter: int | str = "auto", tol: float | None = None,
+        alpha: float | str = "auto", l1_ratio: float = 0.15, fit_intercept: bool = True, max_iter: int | str = "auto",
+        tol: float | None = None,
         shuffle: bool | str = True, verbose: int = 0, epsilon: float = 0.1, quantile: float = 0.5, n_jobs: int | None = None,
         random_state: Any = None, learning_rate: str = "linear", eta0: float | str = "auto", power_t: float = 0.5,
         early_stopping: bool = False, validation_fraction: float = 0.1, n_iter_no_change: int = 5, warm_start: bool = False,

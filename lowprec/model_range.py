@@ -8,6 +8,8 @@ loss derivatives g and curvatures h:
   pulls it back at the rate 2 * step_size * H_j, H_j = E[h x_j**2]. In equilibrium the excess loss, the sum over
   j of H_j/2 times the variance, is ``scale/4 * E[|g| ||x||_1]``. Neither the step size nor H is left in it. A run
   of T examples is too short for that by the factor x / (1 + x), x = 2 * step_size * T * mean(H).
+- Single examples carry a weight away from where it wants to be, by a standard deviation of
+  sqrt(step_size * E[(g x_j)**2] / (2 H_j)). So much more than a weight's own size is wanted, as the length of both.
 - A weight that wants to be a_j but ends at R costs about ``H_j/2 * (a_j - R)**2``; in a run so short that weights
   are still on their way, 1 / (step_size * T) takes the place of H_j. The sum of the two serves for both.
 
@@ -39,6 +41,11 @@ _PILOT_ROWS, _PILOT_NUMBERS = 8192, 1 << 22
 # By how much a weight may outgrow what the pilot saw, by the model's bits. The pilot is short and sees a part of
 # the way; the quantum of 16 bits is so fine that range is free, that of 4 bits so coarse that none is to spare.
 _HEADROOM = {4: 1.0, 8: 1.4, 16: 2.8}
+# Single examples' steps carry a weight to and fro; the range has room for so many standard deviations of that (not that of 4
+# bits, which has none to spare). Where many weights are at the limit because they walk there, no sample's gradient tells.
+_WALKS = 3.0
+# A doubled quantum whose noise is so small a part of what examples pull is no price for room.
+_CHEAP = 0.01
 
 
 __all__ = ["Problem", "Range", "check_row", "model_of"]
@@ -214,7 +221,7 @@ class Sample:
         m, self.n = problem.x.shape
         numbers = math.ceil(problem.numbers) or 1
         # A look reads at most so many numbers, and there are about as many looks as doublings of 16 examples.
-        budget = min(max(n_examples * numbers // 64, 1 << 13), 1 << 17)
+        budget = min(max(n_examples * numbers // 64, 1 << 13), 1 << 20)
         every, count = _spread(m, min(m, max(4 if numbers <= _PILOT_NUMBERS else 1, budget // numbers), self._MAX_ROWS))
         sparse = isinstance(problem.x, SparseArray)
         sample = problem.x.take(np.arange(count) * every) if sparse else _rows(problem.x, every, count, problem.scale)
@@ -296,6 +303,17 @@ class Range:
         x = 2.0 * self.reach * bend
         return settled * (x / (1.0 + x))
 
+    def walk(self, g: np.ndarray, h: np.ndarray) -> float:
+        """How far, as a standard deviation, examples' single steps carry a weight from where it wants to be.
+
+        step * E[(g x_j)**2] / (2 H_j), the mean over the weights, where the run is long enough to settle.
+        """
+        count = len(g)
+        squares = self.sample.norms2[:count]
+        spread = math.fsum(np.square(g) * squares) * self.scale**2 / count / self.n
+        bend = math.fsum(h * squares) * self.scale**2 / count / self.n
+        return math.sqrt(self.problem.step * spread * self.reach / (1.0 + 2.0 * self.reach * bend))
+
     def pilot(self) -> tuple[np.ndarray, float | None]:
         """The float32 model that a short run over a part of the data leads to, and its intercept."""
         p = self.problem
@@ -338,13 +356,16 @@ class Range:
         unit = largest / (2**self._MODEL_BITS - 1)
         count = self.count
         g, h = self.slopes(self.sample.products(np.rint(w / unit), count) * (self.scale * unit) + (intercept or 0.0))
+        walk = self.walk(g, h)
         # H_j, with whole weights, so that these sums are exact too
         top = float(h.max()) / 2**self._WEIGHT_BITS or 1.0
         whole_h, h = h, np.rint(h / top)
         H = self.sample.squares(h) * (top * self.scale**2 / count) + 1.0 / self.reach
         a = np.abs(w) * _HEADROOM[fmt.bits]
+        if fmt.bits > 4:
+            a = np.hypot(a, _WALKS * walk)
         # d cost / d R = noise / max_code - sum of H (a - R) over a > R, rising in R: bisect, on what still counts
-        slope, low, high = self.noise(g, whole_h) / fmt.max_code, 0.0, largest * _HEADROOM[fmt.bits]
+        slope, low, high = self.noise(g, whole_h) / fmt.max_code, 0.0, float(a.max())
         for _ in range(12):
             middle = 0.5 * (low + high)
             over = a > middle
@@ -380,9 +401,14 @@ class Range:
         g, h = self.slopes(along + (intercept or 0.0))
         if not np.isfinite(g).all():
             return False  # a row with a NaN: training will find it, and name it
+        if model.format.bits > 4 and limit * unit < _WALKS * self.walk(g, h):
+            return True
         outer = self.sample.products(np.where(at_edge, np.sign(w) * limit, 0), count) * (self.scale * unit)
         gain = max(self._gain(g, h, along), self._gain(g, h, outer))
-        return gain > 0.5 * self.noise(g, h) * unit
+        noise = self.noise(g, h) * unit
+        if 256 * int(np.count_nonzero(at_edge)) >= len(w) and noise < _CHEAP * math.fsum(np.abs(g * along)) / count:
+            return True
+        return gain > 0.5 * noise
 
     @staticmethod
     def _gain(g: np.ndarray, h: np.ndarray, along: np.ndarray) -> float:

@@ -393,8 +393,13 @@ def _scale_of(a: np.ndarray, fmt: Format, name: str, per_column: bool = False) -
     largest = np.asarray(_largest(a, per_column))
     if not np.isfinite(largest).all():
         raise _not_finite(a, _first_bad_row(a), name)
-    scale = np.where(largest > 0, np.maximum(largest / fmt.max_code, _SMALLEST_SCALE), 1.0)
+    scale = _scale_for(largest, fmt)
     return scale if per_column else float(scale)
+
+
+def _scale_for(largest: np.ndarray, fmt: Format) -> np.ndarray:
+    """The scale of data with these largest magnitudes, one or one for each column."""
+    return np.where(largest > 0, np.maximum(largest / fmt.max_code, _SMALLEST_SCALE), 1.0)
 
 
 # ---- quantize --------------------------------------------------------------------------------------------

@@ -484,8 +484,11 @@ class _Job:
                 break
             if self.history and self.svrg is None:
                 self.trace.append(loop._each([self._loss(model) for model in loop.models]))
-            if self.file is not None and (self.epoch == self.epochs or self.file.due()):
-                self._save()
+            if self.file is not None:
+                for run in loop.runs:
+                    run.merge()  # a checkpoint merges replicas, in the midst of a round too: whether there is one must not tell
+                if self.epoch == self.epochs or self.file.due():
+                    self._save()
         if self.svrg is not None:
             losses = self.svrg.begin(worse=0.0)  # the last anchors, or the best
             if self.history and not stopped:

@@ -218,7 +218,7 @@ class SparseArray:
         return self.shape[0]
 
     def __getitem__(self, key: int | slice) -> SparseArray:
-        """One row, of shape ``(n,)``, or consecutive rows: a view of the same memory (a copy of the codes for format 4).
+        """One row, of shape ``(n,)``, or consecutive rows: a view of the same memory (of format 4 the codes may be copied).
 
         `clipped` is 0 in it: the count is of the whole.
         """
@@ -246,10 +246,12 @@ class SparseArray:
         indptr = indptr - begin
         if not self.format.packed:
             codes = self.codes[begin:end]
-        elif len(indptr) == 2:
-            codes = self.row(first)[0]
-        else:  # where a row begins depends on the rows before it
-            codes = _pack(indptr, self.unpacked()[begin:end].view(np.uint8))
+        else:
+            codes = self.codes[(begin + first) // 2 : (end + last) // 2]
+            if (begin + first) % 2:  # where a row begins depends on the rows before it, by one empty row more or less
+                unpacked = np.empty(end - begin, np.int8)
+                _sparse.unpack4(np.concatenate([[0], indptr]), codes, unpacked)
+                codes = _pack(indptr, unpacked.view(np.uint8))
         return self._of_parts(
             codes, self.index[begin:end], indptr, self.format, self.scale, shape, self.differences, 0
         )  # fmt: skip

@@ -129,7 +129,7 @@ def test_python_m_lowprec():
     assert "nonsense" in done.stderr
 
 
-@pytest.mark.parametrize("command", [(), ("info",), ("model",), ("speedups",), ("train",)])
+@pytest.mark.parametrize("command", [(), ("compare",), ("experiment",), ("info",), ("model",), ("speedups",), ("train",)])
 def test_help(capsys, command):
     status, out, err = run(capsys, *command, "--help")
     assert (status, err) == (0, "")
@@ -138,7 +138,7 @@ def test_help(capsys, command):
 
 def test_a_bare_command_shows_what_there_is(capsys):
     _, out, _ = run(capsys)
-    assert all(command in out for command in ("info", "speedups", "train"))
+    assert all(command in out for command in ("experiment", "info", "speedups", "train"))
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])

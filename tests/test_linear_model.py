@@ -27,7 +27,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from lowprec import automatic, datasets, linear_model, preparing
 from lowprec._sgd import openmp_enabled
 from lowprec.linear_model import LowPrecisionSGDClassifier, LowPrecisionSGDRegressor
-from lowprec.report import untuned
+from lowprec.report.experiments import defaults
 from lowprec.runtime import effective_n_threads
 
 SIGNATURES = ("D32fM32f", "D8M8", "D8M16", "D16M16")
@@ -497,7 +497,7 @@ def test_nan_in_uneven_columns_is_named(rng):
 
 # ---- untuned, beside scikit-learn's best -----------------------------------------------------------------------
 
-#: What a grid of 32 settings of SGDClassifier or SGDRegressor and a validation split chose (lowprec.report.untuned).
+#: What a grid of 32 settings of SGDClassifier or SGDRegressor and a validation split chose (lowprec experiment defaults).
 TUNED = {
     "a9a": SGDClassifier(loss="hinge", alpha=1e-6, learning_rate="optimal", average=True, max_iter=30, random_state=0),
     "ijcnn1": SGDClassifier(loss="hinge", alpha=1e-5, learning_rate="optimal", average=True, max_iter=30, random_state=0),
@@ -516,10 +516,10 @@ def test_defaults_are_near_tuned_scikit_learn(name):
     folder = os.environ.get("LOWPREC_DATA")
     if not folder or not (Path(folder) / "svmlight").is_dir():
         pytest.skip("LOWPREC_DATA does not name a folder with svmlight/ and tabular/ in it")
-    X, y, Z, z = untuned.load(Path(folder), name)
-    peer = untuned.score(name, TUNED[name].fit(X, y), Z, z)
-    for signature, average, bar in (("D8M16", False, 0.5), ("D8M8", False, 1.5), ("D8M8", True, 1.0)):
-        made = (untuned.ours(name, signature, average=average, random_state=seed).fit(X, y) for seed in range(6))
-        found = [untuned.score(name, clf, Z, z) for clf in made]
+    X, y, Z, z = defaults.load(name)
+    peer = defaults.score(name, TUNED[name].fit(X, y), Z, z)
+    for signature, average, bar in defaults.BARS:
+        made = (defaults.ours(name, signature, average=average, random_state=seed).fit(X, y) for seed in range(6))
+        found = [defaults.score(name, clf, Z, z) for clf in made]
         print(f"{name} {signature} average={average}: {np.round(found, 2)}, scikit-learn {peer:.2f}")
         assert np.mean(found) >= peer - bar

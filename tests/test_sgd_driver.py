@@ -10,8 +10,10 @@ import reference as R
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lowprec as lp
 from lowprec import kernels
 from lowprec._sgd import Sgd, max_threads, openmp_enabled
+from lowprec.formats import FORMATS
 
 RUNNABLE = [name for name, runnable in kernels._isas() if runnable]
 RANDOMS = ("nearest", "shared", "xorshift", "mt19937")
@@ -385,3 +387,20 @@ def test_a_read_only_model_is_refused(rng):
     with pytest.raises((ValueError, BufferError), match="read-only"):
         Sgd(problem.memory, problem.stride, 29, 41, "8", "8", "shared", model, problem.y, loss="logistic", step=0.1,
             data_scale=1.0, model_scale=1.0)  # fmt: skip
+
+
+@pytest.mark.parametrize("M", ["4", "8", "16"])
+@pytest.mark.parametrize("n", [1, 2, 31, 64, 101])
+def test_narrowing_doubles_codes_or_does_nothing(M, n, rng):
+    limit = FORMATS[M].max_code
+    for largest in (0, limit // 2, limit // 2 + 1, limit):
+        codes = rng.integers(-largest, largest + 1, n)
+        codes[rng.integers(n)] = largest
+        q = lp.quantize(codes.astype(np.float64), M, scale=1.0, rounding="nearest")
+        x = lp.quantize(np.ones((1, n)), "8", scale=1.0, rounding="nearest")
+        run = Sgd(x.buffer, x.row_stride, 1, n, "8", M, "nearest", q.buffer, np.ones(1, np.float32), loss="squared", step=0.0,
+                  data_scale=1.0, model_scale=0.5)  # fmt: skip
+        narrowed = run.narrow(limit)
+        assert narrowed == (2 * largest <= limit)
+        assert np.array_equal(q.unpacked(), codes * (2 if narrowed else 1))
+        assert run.model_scale == (0.25 if narrowed else 0.5)

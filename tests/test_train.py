@@ -498,6 +498,37 @@ def test_a_bad_row_is_named_wherever_it_is(rng):
                     train(bad, y, signature=signature)
 
 
+@pytest.mark.parametrize(
+    ("signature", "n", "m", "step", "by_hand"),
+    [
+        ("D8M8", 1024, 16384, 16 / 1024, 1 / 64), ("D16M16", 4096, 8192, 16 / 4096, 2.0**-12),
+        ("D16M16", 16384, 4096, 64 / 16384, 2.0**-14),
+    ],
+)  # fmt: skip
+def test_weights_that_single_steps_carry_far_have_room(signature, n, m, step, by_hand):
+    """Large steps: the pilot's are smaller, and no sample's gradient tells of weights that walk against the limit."""
+    X, y, _ = generative(n, m, seed=1, fmt=signature[1:].split("M")[0])
+    rule, given = (train(X, y, signature=signature, step_size=step, history=True, model_scale=s) for s in (None, by_hand))
+    assert rule.history[0] < 1.02 * given.history[0]
+
+
+def test_a_range_that_is_no_longer_needed_is_narrowed(monkeypatch):
+    """Which is exact: with steps that stay, and weights that are few codes, only the quantum gets finer."""
+    X, y = PROBLEM.X, PROBLEM.y
+    monkeypatch.setattr(sgd.Range, "choose", lambda self, fmt: 200.0 / fmt.max_code)
+    a = train(X, y, signature="D8M8", epochs=4)
+    assert a.narrowed >= 3
+    assert a.model_scale == 200.0 / 127 / 2**a.narrowed
+    assert np.abs(a.model.codes.astype(int)).max() > 127 // 4
+    b = train(X, y, signature="D8M8", epochs=4, model_scale=200.0 / 127)
+    assert (b.narrowed, b.model_scale) == (0, 200.0 / 127)  # as it was asked for
+    assert loss_of(a) < loss_of(b)
+    blocks = train(X, y, signature="D8M8", epochs=4, callback=lambda info: None)
+    monkeypatch.setattr(loop, "_BLOCK", 37 * 11)
+    assert same(train(X, y, signature="D8M8", epochs=4), a)
+    assert same(blocks, a)
+
+
 # ---- threads, time, Ctrl-C ----------------------------------------------------------------------------------
 
 

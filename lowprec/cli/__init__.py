@@ -1,4 +1,4 @@
-"""The command line: ``lowprec info | model | speedups | train``. What the commands do is in `lowprec.report`."""
+"""The command line: ``lowprec COMMAND``, see `app`. What the commands do is in `lowprec.report`."""
 
 from __future__ import annotations
 

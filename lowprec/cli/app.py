@@ -5,8 +5,11 @@ from __future__ import annotations
 import click
 
 import lowprec
+from lowprec.cli.compare import compare
+from lowprec.cli.experiment import experiment
 from lowprec.cli.info import info
 from lowprec.cli.model import model
+from lowprec.cli.quantize import quantize
 from lowprec.cli.speedups import speedups
 from lowprec.cli.train import train
 
@@ -17,5 +20,5 @@ def app() -> None:
     """Linear models trained on low-precision numbers: measure, train, and look at the kernels."""
 
 
-for command in (info, model, speedups, train):
+for command in (compare, experiment, info, model, quantize, speedups, train):
     app.add_command(command)

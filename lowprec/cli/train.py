@@ -1,13 +1,15 @@
-"""``lowprec train FILE``: train on a file, beside float32 and scikit-learn."""
+"""``lowprec train FILE``: train on a file, beside float32 and scikit-learn; or on a store, in place."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
-from lowprec.checks import LOSSES
 from lowprec.cli.shared import progress_bar, say_written
+
+_QUICK_ROWS = 10_000
 
 
 @click.command()
@@ -15,11 +17,11 @@ from lowprec.cli.shared import progress_bar, say_written
 @click.option(
     "--target", metavar="COLUMN", help="CSV: the column to predict, by name or number. [default: the last]"
 )
-@click.option("--labels", metavar="FILE", help="idx: the file of the labels.")
-@click.option("--signature", default="D8M8", show_default=True, help="Formats of data and model.")
+@click.option("--labels", metavar="FILE", help="idx and npy: the file of the labels.")
+@click.option("--signature", default="D8M8", show_default=True, help="Formats of data and model; by default D is a store's own.")
 @click.option(
     "--loss",
-    type=click.Choice(LOSSES),
+    type=click.Choice(("logistic", "hinge", "squared")),
     help="[default: logistic; squared for a target that is a quantity]",
 )
 @click.option("--step-size", type=float, help="[default: from the data's norms]")
@@ -50,11 +52,19 @@ def train(
     """Train on FILE, hold out a test split, and compare with float32 and scikit-learn.
 
     FILE is svmlight, .npy or .npz, CSV, or idx, also compressed; or sklearn:digits and the like, data that
-    come with scikit-learn.
+    come with scikit-learn. Or it is a store, which lowprec quantize makes: then training is in place, on its codes,
+    without comparisons; the rows at its end are held out.
     """
+    import lowprec
     from lowprec.checks import need_extra
-    from lowprec.report import files, tables, training
+    from lowprec.report import files, store_training, tables, training
+    from lowprec.store import is_store
 
+    stored = is_store(file)
+    if stored:
+        _refuse_idle_options()
+        if click.get_current_context().get_parameter_source("signature") is not ParameterSource.COMMANDLINE:
+            options["signature"] = None
     chosen = training.Options(**options, **({"seconds": 0.0} if quick else {}))
     folder = None
     if out is not None:
@@ -63,17 +73,28 @@ def train(
     console = tables.console()
     with progress_bar() as progress:
         progress("Reading", file, 0.0)
-        X, y = read(file, target, labels)
-        if quick:
-            X, y = X[:10_000], y[:10_000]
-        results = training.compare(X, y, chosen, progress)
-    shown = training.tables(results, Path(file).name)
+        if stored:
+            results = store_training.train_store(lowprec.open_store(file), chosen, progress, rows=_QUICK_ROWS if quick else None)
+        else:
+            X, y = read(file, target, labels)
+            if quick:
+                X, y = X[:_QUICK_ROWS], y[:_QUICK_ROWS]
+            results = training.compare(X, y, chosen, progress)
+    shown = (store_training if stored else training).tables(results, Path(file).name)
     console.print()
     for table in shown:
         console.print(tables.to_rich(table))
     if folder is not None:
         written = files.write_results(folder, "train", results, shown, training.figures(results))
         say_written(console, written, results["seconds"])
+
+
+def _refuse_idle_options() -> None:
+    """Refuse an option that says how a file is read: a store has been."""
+    context = click.get_current_context()
+    for name, option in (("target", "--target"), ("labels", "--labels"), ("scaling", "--scale")):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option}: is for files; of a store it was settled when lowprec quantize made it")
 
 
 def read(file: str, target: str | None, labels: str | None):

@@ -1,6 +1,7 @@
 """The figures of De Sa et al., ISCA 2017 (doi 10.1145/3079856.3080248), that the tables show beside this machine's.
 
-``paper.json`` has every table and series; those of the figures were read off the printed vector graphics, to about 0.5 %.
+``paper.json`` has every table and series; those of the figures were read off the printed vector graphics, to about 0.5 %. It has
+the losses that the authors' paper of NIPS 2015 prints too.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ __all__ = [
     "ROUNDING_SERIES",
     "base_throughput",
     "compiler_ratios",
+    "distance_series",
+    "earlier_losses",
     "nearest_threads",
     "published",
     "rounding_series",
     "series",
+    "svm_speed",
     "thread_series",
 ]
 
@@ -53,8 +57,8 @@ def compiler_ratios(sparse: bool = False) -> dict[str, float]:
 
 
 def series(figure: str, name: str) -> dict[int, float]:
-    """A line of a figure over model size: GNPS by n; empty where the figure has no such line."""
-    return {int(n): gnps for n, gnps in published()["figures"][figure]["series"].get(name, ())}
+    """A line of a figure: its values by model size, or by passes or batch size; empty where the figure has no such line."""
+    return {int(x): value for x, value in published()["figures"][figure]["series"].get(name, ())}
 
 
 def thread_series(signature: str, threads: int, sparse: bool = False) -> dict[int, float]:
@@ -68,6 +72,21 @@ def thread_series(signature: str, threads: int, sparse: bool = False) -> dict[in
 def rounding_series(random: str) -> dict[int, float]:
     """Fig 5b: GNPS by n of D16M16 with one source of random words."""
     return series("fig5b", ROUNDING_SERIES[random])
+
+
+def distance_series(random: str) -> dict[int, float]:
+    """Fig 5a: distance to the optimum by passes, of D16M16 with one source of random words; it has no line of the biased one."""
+    return series("fig5a", ROUNDING_SERIES[random])
+
+
+def svm_speed(signature: str) -> float | None:
+    """Section 7: how many times as fast as with float32 the kernel SVM was trained."""
+    return published()["svm_speedup_over_float"].get(signature)
+
+
+def earlier_losses(data: str) -> dict[str, Any]:
+    """NIPS 2015: a data set's size, and its training loss by the format of the data ("D32f", "D16", "D8")."""
+    return published()["nips2015"]["training_loss"][data]
 
 
 def nearest_threads(threads: int, choices: Iterable[int] = FIG3_THREADS) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from lowprec.checks import need_extra
 from lowprec.report.tables import power, times
 
-__all__ = ["compiler", "ladder", "over_sizes", "signatures", "sizes", "training", "unjoined"]
+__all__ = ["compiler", "ladder", "over_sizes", "race", "signatures", "sizes", "training", "unjoined"]
 
 _COLORS = {"D4M4": "#b5446e", "D8M8": "#d1853a", "D16M16": "#3f8f6b", "D32fM32f": "#3b5b92"}
 _MORE_COLORS = ("#8064a2", "#7a6a4f", "#4aa3b8", "#9c3d3d")
@@ -209,4 +209,28 @@ def training(rows: list[dict[str, Any]], score: str) -> Any:
         f"{first['n_train']:,} examples of {first['n']:,} features, {first['loss']} loss, {first['epochs']} epochs",
         fontsize=11,
     )
+    return figure
+
+
+def race(name: str, rows: list[dict[str, Any]]) -> Any:
+    """Validation loss over the time of a whole run, preparing included; a point is a run of its own."""
+    figure, ax = _figure(8.5, 4.8)
+    colors = (_OURS, "#b5446e", "#3f8f6b", _THEIRS, *_MORE_COLORS)
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    for key in dict.fromkeys((row["name"], row["threads"]) for row in rows):
+        mine = sorted((row for row in rows if (row["name"], row["threads"]) == key), key=lambda row: row["effort"])
+        label = f"{key[0]}, {'1 thread' if key[1] == 1 else f'{key[1]} threads'}"
+        style = {"color": colors[names.index(key[0]) % len(colors)], "ls": "-" if key[1] == 1 else "--"}
+        ax.plot([row["total_seconds"] for row in mine], [row["loss"] for row in mine], "o", ms=4, label=label, **style)
+    target = rows[0]["target"]
+    ax.axhline(target, color=_QUIET, lw=1)
+    ax.annotate("the loss to reach", (0, target), xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points")
+    ax.set_xscale("log")
+    # A run that went nowhere would squeeze all others into a line.
+    ax.set_ylim(top=min(max(row["loss"] for row in rows), 2.5 * target) * 1.05)
+    ax.grid(True, alpha=0.25)
+    ax.set_xlabel("seconds of a whole run, preparing the data included")
+    ax.set_ylabel("validation loss")
+    ax.set_title(name, fontsize=11, loc="left")
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lowprec.checks import LOSSES, check_choice, check_finite_scalar, check_int, check_seed, check_step, wrong_value
+from lowprec.checks import check_choice, check_finite_scalar, check_int, check_seed, check_step, wrong_value
 from lowprec.report.files import header
 from lowprec.report.rows import FLOAT
 from lowprec.report.tables import Table, duration, number, times
@@ -20,7 +20,8 @@ __all__ = ["Options", "Problem", "compare", "default_step", "figures", "prepare"
 _SCALINGS = ("auto", "maxabs", "standard", "none")
 
 #: What the default step corrects of an example's error in one update, about: the best of 1, 0.3, 0.1, 0.03 and 0.01
-#: after 5 epochs on nine data sets, or between the best two.
+#: after 5 epochs on nine data sets, or between the best two. Its keys are the losses that the command compares; `lowprec.train`
+#: and the estimators have more.
 STEP_FACTORS = {"logistic": 0.2, "hinge": 0.1, "squared": 0.05}
 
 #: More distinct targets than this are taken for a quantity and not for classes.
@@ -64,7 +65,8 @@ class Options:
 
     Parameters
     ----------
-    signature : str
+    signature : str, optional
+        None: of a store, its own D and i, and M of the same width, 8 bits at least.
     loss : {"logistic", "hinge", "squared"}, optional
         None: squared for a target that is a quantity, otherwise logistic.
     step_size : float, optional
@@ -82,7 +84,7 @@ class Options:
         About how long training is repeated, to have medians.
     """
 
-    signature: str = "D8M8"
+    signature: str | None = "D8M8"
     loss: str | None = None
     step_size: float | None = None
     epochs: int = 5
@@ -94,7 +96,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.loss is not None:
-            check_choice("loss", self.loss, LOSSES)
+            check_choice("loss", self.loss, tuple(STEP_FACTORS))
         if self.step_size is not None:
             check_step(self.step_size, "step-size")
         check_int("epochs", self.epochs, minimum=1)
@@ -149,7 +151,12 @@ def default_step(X: np.ndarray, loss: str) -> float:
     q is the squared norm of an example and its constant feature; at most the first 10,000 rows are looked at. With the
     squared loss the step is also at most 1 / max(q), beyond which an update would overshoot.
     """
-    q = 1.0 + np.einsum("ij,ij->i", X[:10_000], X[:10_000], dtype=np.float64)
+    return step_for(np.einsum("ij,ij->i", X[:10_000], X[:10_000], dtype=np.float64), loss)
+
+
+def step_for(squares: np.ndarray, loss: str) -> float:
+    """`default_step` from the rows' sums of squares."""
+    q = 1.0 + squares
     step = STEP_FACTORS[loss] / float(q.mean())
     return min(step, 1.0 / float(q.max())) if loss == "squared" else step
 
@@ -177,11 +184,8 @@ def _split(
     return rng.permutation(np.concatenate(train)), rng.permutation(np.concatenate(test))
 
 
-def prepare(X: Any, y: Any, options: Options) -> Problem:
-    """Decide what kind of problem the data are, hold out test rows, and scale the features."""
-    X, y = _dense(X), np.asarray(y)
-    if len(y) != X.shape[0]:
-        raise wrong_value("y", f"must have one label for each of the {X.shape[0]} rows", f"{len(y)}")
+def target_of(y: np.ndarray, options: Options) -> tuple[np.ndarray | None, str]:
+    """The classes, or None where the target is a quantity, and the loss."""
     found = np.unique(y)
     quantity = y.dtype.kind == "f" and (len(found) > MAX_CLASSES or bool(np.any(found != np.round(found))))
     loss = options.loss or ("squared" if quantity else "logistic")
@@ -195,7 +199,15 @@ def prepare(X: Any, y: Any, options: Options) -> Problem:
             f"must have at most {MAX_CLASSES} classes, or be floats",
             f"{len(found)} distinct values",
         )
-    classes = None if quantity else found
+    return (None if quantity else found), loss
+
+
+def prepare(X: Any, y: Any, options: Options) -> Problem:
+    """Decide what kind of problem the data are, hold out test rows, and scale the features."""
+    X, y = _dense(X), np.asarray(y)
+    if len(y) != X.shape[0]:
+        raise wrong_value("y", f"must have one label for each of the {X.shape[0]} rows", f"{len(y)}")
+    classes, loss = target_of(y, options)
     train, test = _split(y, classes, options.test_size, options.seed)
     if not len(train) or not len(test):
         raise wrong_value(
