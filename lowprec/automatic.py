@@ -80,12 +80,10 @@ def prepare(
 
     - Dense data whose columns have about the same range: one scale, that of the largest magnitude.
     - Dense data whose columns have not (tables: years beside incomes): each column is centered, if the model has an intercept to
-    take
-      that up, and gets a scale of its own. SGD on such data as they are would hardly move.
+      take that up, and gets a scale of its own. SGD on such data as they are would hardly move.
     - Sparse data: one scale. Sparse data that take no less memory than dense ones are made dense.
     - Where a few numbers are far larger than the rest (word counts, skewed columns), the scale that clips nothing would round the
-    rest
-      to zero. Of the scales in between, that with the least absolute error on a sample is taken.
+      rest to zero. Of the scales in between, that with the least absolute error on a sample is taken.
 
     Parameters
     ----------

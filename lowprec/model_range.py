@@ -4,7 +4,7 @@ A b-bit model covers +-R with R = scale * (2**(b - 1) - 1). A large R makes the 
 coarse, a small one clips weights that want to be larger. What both cost can be estimated, from the examples'
 loss derivatives g and curvatures h:
 
-- Every unbiased rounding adds at most scale * |g x_j| * step_size to the variance of a weight, and the loss
+- Every unbiased rounding adds at most ``scale * |g x_j| * step_size`` to the variance of a weight, and the loss
   pulls it back at the rate 2 * step_size * H_j, H_j = E[h x_j**2]. In equilibrium the excess loss, the sum over
   j of H_j/2 times the variance, is ``scale/4 * E[|g| ||x||_1]``. Neither the step size nor H is left in it. A run
   of T examples is too short for that by the factor x / (1 + x), x = 2 * step_size * T * mean(H).

@@ -76,7 +76,7 @@ class TrainResult:
     saturated : int or tuple of int
         The most weights that were seen at the limit of the model's range at once, at the points where the
         range is looked at and at the end, since the scale was last doubled. A few are normal for an 8-bit model
-        and for a 4-bit one many, see `lowprec.sgd`. Always 0 for a 32f model.
+        and for a 4-bit one many, see `lowprec.model_range`. Always 0 for a 32f model.
     widened : int or tuple of int
         How often the model's scale was doubled.
     narrowed : int or tuple of int

@@ -4,8 +4,8 @@ De Sa, Feldman, Ré and Olukotun, "Understanding and Optimizing Asynchronous Low
 Descent", ISCA 2017, sort the numbers of an SGD run into four classes: dataset numbers (D), model numbers (M),
 gradient numbers (G) and communication numbers (C). A signature writes down the precision of each, in bits::
 
-    signature     := [dataset] [index] [model] [gradient] [communication]        at least one of them, in this
-    order dataset       := "D" number
+    signature     := [dataset] [index] [model] [gradient] [communication]        at least one, in this order
+    dataset       := "D" number
     index         := "i" integer | "[i" integer "]"
     model         := "M" number
     gradient      := "G" number

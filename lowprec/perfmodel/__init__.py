@@ -2,7 +2,7 @@
 
 ``points`` is what both are fitted to and scored on; ``paper`` is Eq. 2 and 3; ``roofs`` is what a machine can do, ``roofline``
 the model made of it; ``calibration`` holds both models of one machine and goes to and from JSON. Nothing here measures anything,
-`lowprec.report.model` does. docs/performance-model.md has the formulas in words.
+``lowprec.report.model`` does. docs/performance-model.md has the formulas in words.
 """
 
 from lowprec.perfmodel.calibration import Calibration, load
