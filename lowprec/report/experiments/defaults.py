@@ -180,7 +180,9 @@ def measure(options: Options, progress: Any = lambda *_: None) -> dict[str, Any]
         step(name, "tuning scikit-learn", 6.0)
         peer, setting = tuned(name, X, y, step.within)
         start = time.perf_counter()
-        peer.fit(X, y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            peer.fit(X, y)
         given = {"engine": "scikit-learn", "seconds": time.perf_counter() - start, "runs": 1}
         best = score(name, peer, Z, z)
         rows.append(make_row(FIELDS, table="defaults", score=best, setting=setting, average=setting["average"], **given, **about))
