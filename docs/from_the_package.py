@@ -1,6 +1,6 @@
 """Pages that Sphinx makes of the package as it is installed, so that nothing is typed twice.
 
-``lowprec-kernels`` is the kernel matrix, ``lowprec-help`` the command line's own help, and the page ``tables`` ends with the
+``lowprec-kernels`` is the kernel matrix, ``lowprec-commands`` the command line's own help, and the page ``tables`` ends with the
 results that the measuring commands have left in a folder: that of the environment variable ``LOWPREC_RESULTS``, or
 ``lowprec-results``.
 """
@@ -43,7 +43,7 @@ class Kernels(SphinxDirective):
 
 
 class Operations(SphinxDirective):
-    """What each operation computes, in the words of its class, with the number of its kernels."""
+    """The operations, with the number of their kernels, their roundings and their instruction sets."""
 
     def run(self) -> list[nodes.Node]:
         lines = ["| operation | kernels | roundings | instruction sets |", "|---|---|---|---|"]
@@ -55,18 +55,32 @@ class Operations(SphinxDirective):
         return _markdown(self, lines)
 
 
-class Help(SphinxDirective):
-    """What ``lowprec COMMAND --help`` prints; without an argument, ``lowprec --help``."""
-
-    optional_arguments = 1
+class Commands(SphinxDirective):
+    """What ``lowprec --help`` prints, and a section for each command with its own help."""
 
     def run(self) -> list[nodes.Node]:
-        name = self.arguments[0] if self.arguments else None
-        command: Any = commands if name is None else commands.commands[name]
-        context = click.Context(command, info_name="lowprec" if name is None else f"lowprec {name}", max_content_width=_WIDTH)
-        context.terminal_width = _WIDTH
-        text = command.get_help(context)
-        return [nodes.literal_block(text, text, language="text")]
+        lines = _fenced(_help(commands, "lowprec"))
+        for name, command in _all_commands(commands, "lowprec"):
+            lines += ["", f"## {name}", "", *_fenced(_help(command, name))]
+        return _markdown(self, lines)
+
+
+def _all_commands(group: Any, name: str) -> list[tuple[str, Any]]:
+    """The commands of a group, those of the groups in it behind them."""
+    found = []
+    for short, command in sorted(group.commands.items()):
+        found.append((f"{name} {short}", command))
+        if isinstance(command, click.Group):
+            found += _all_commands(command, f"{name} {short}")
+    return found
+
+
+def _help(command: Any, name: str) -> str:
+    return command.get_help(click.Context(command, info_name=name, terminal_width=_WIDTH, max_content_width=_WIDTH))
+
+
+def _fenced(text: str) -> list[str]:
+    return ["```text", *text.split("\n"), "```"]
 
 
 def _markdown(directive: SphinxDirective, lines: list[str]) -> list[nodes.Node]:
@@ -113,6 +127,6 @@ def _add_results(app: Any, docname: str, source: list[str]) -> None:
 def setup(app: Any) -> dict[str, bool]:
     app.add_directive("lowprec-kernels", Kernels)
     app.add_directive("lowprec-operations", Operations)
-    app.add_directive("lowprec-help", Help)
+    app.add_directive("lowprec-commands", Commands)
     app.connect("source-read", _add_results)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,67 @@
+"""The table of accuracies of ``choosing.md``: ``LOWPREC_DATA=DIR python docs/accuracy.py``; takes a minute.
+
+DIR holds mnist/, svmlight/ and tabular/. For each data set and signature the estimator with nothing else set than loss="log_loss";
+what is shown is the mean test accuracy, in percent, of five seeds of the order and the rounding.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from lowprec.datasets import load
+from lowprec.linear_model import LowPrecisionSGDClassifier
+
+SEEDS = 5
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "D32fM32f": ("D32fM32f", {}),
+    "D16M16": ("D16M16", {}),
+    "D8M16": ("D8M16", {}),
+    "D8M8": ("D8M8", {}),
+    "averaged": ("D8M8", {"average": True}),
+    "SVRG": ("D8M8", {"solver": "svrg"}),
+    "one by one": ("D8M8", {"batch_size": 1}),
+    "nearest": ("D8M8", {"rounding": "nearest"}),
+    "D4M4": ("D4M4", {}),
+    "D4M4 averaged": ("D4M4", {"average": True}),
+}
+
+
+def data_sets(folder: Path) -> Iterator[tuple[str, Any]]:
+    """Name, and training and test data and labels as `train_test_split` orders them."""
+    X, y = load_digits(return_X_y=True)
+    yield "digits", train_test_split(X, y, random_state=0, stratify=y, test_size=0.3)
+    X, y = load(folder / "tabular" / "covtype.20k.csv.gz")
+    yield "covtype", train_test_split(X, y, random_state=0, test_size=0.3)
+    for name, files in (("a9a", ("a9a", "a9a.t")), ("Reuters money-fx", ("reuters_moneyfx.trn", "reuters_moneyfx.tst"))):
+        (X, y), (X_test, y_test) = (load(folder / "svmlight" / f"{file}.bz2", sparse=True) for file in files)
+        width = max(X.shape[1], X_test.shape[1])
+        for part in (X, X_test):
+            part.resize((part.shape[0], width))
+        yield name, (X, X_test, y, y_test)
+    parts = (load(folder / "mnist" / f"{part}-images-idx3-ubyte.gz") for part in ("train", "t10k"))
+    (X, y), (X_test, y_test) = parts
+    yield "MNIST", (X, X_test, y, y_test)
+
+
+def main() -> None:
+    if "LOWPREC_DATA" not in os.environ:
+        sys.exit("LOWPREC_DATA: must name the folder of the data")
+    print("| data |", " | ".join(VARIANTS), "|\n|---|" + "--:|" * len(VARIANTS))
+    for name, (X, X_test, y, y_test) in data_sets(Path(os.environ["LOWPREC_DATA"])):
+        cells = []
+        for signature, options in VARIANTS.values():
+            runs = (LowPrecisionSGDClassifier(signature, loss="log_loss", random_state=s, **options) for s in range(SEEDS))
+            cells.append(f"{100 * np.mean([run.fit(X, y).score(X_test, y_test) for run in runs]):.1f}")
+        print(f"| {name} ({X.shape[0]:,} x {X.shape[1]:,}) |", " | ".join(cells), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()
