@@ -6,6 +6,7 @@
 #   make sanitize   the kernel tests under the address and undefined-behaviour sanitizers
 #   make bench      a minute of benchmarks, as ratios to the last saved run
 #   make dashboard  asv over the milestones of the history (MEASURE=no: the results that are there), as web pages
+#   make docs       the documentation as web pages, with the results of RESULTS=DIR (lowprec-results), in build/docs
 #   make noise      how far runs of the same build differ here
 #   make sdist-check   the source distribution, unpacked elsewhere, builds, installs and passes its tests
 #   make format     lay out the hand-written C
@@ -17,13 +18,14 @@ CC ?= gcc
 QUICK ?=
 MEASURE ?= yes
 MACHINE ?=
+RESULTS ?= lowprec-results
 
 BIN = $(VENV)/bin
 SOURCES = pyproject.toml setup.py $(wildcard kernels/*.[ch] kernels/*.pyx kernels/*.pxd kernels/probes/*.c)
 HAND_WRITTEN = $(wildcard kernels/*.[ch] kernels/probes/*.c)
 SANITIZED = batch kernels ops quantize random replicas rounding sgd_driver sparse_kernels threads
 
-.PHONY: run test lint sanitize bench dashboard noise sdist-check format clean distclean
+.PHONY: run test lint sanitize bench dashboard docs noise sdist-check format clean distclean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed-learn,report
@@ -77,6 +79,11 @@ bench: $(VENV)/installed-bench
 # The first time on a machine takes about half an hour; MACHINE=NAME measures under another name than the host's.
 dashboard: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/dashboard.py $(if $(filter no,$(MEASURE)),--no-measure) $(if $(MACHINE),--machine $(MACHINE))
+
+# Everything anew, in seconds: pages show what is installed, which Sphinx does not watch.
+docs: $(VENV)/installed-docs
+	LOWPREC_RESULTS='$(RESULTS)' $(BIN)/python -m sphinx -q -W --keep-going -E -a docs build/docs
+	@echo build/docs/index.html
 
 noise: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/noise.py

@@ -1,7 +1,8 @@
-"""The table of accuracies of ``choosing.md``: ``LOWPREC_DATA=DIR python docs/accuracy.py``; takes a minute.
+"""The tables of ``choosing.md``: ``LOWPREC_DATA=DIR python docs/accuracy.py``; takes two minutes.
 
-DIR holds mnist/, svmlight/ and tabular/. For each data set and signature the estimator with nothing else set than loss="log_loss";
-what is shown is the mean test accuracy, in percent, of five seeds of the order and the rounding.
+DIR holds mnist/, svmlight/ and tabular/. For each data set and signature the estimator is trained with nothing else set (the
+classifier with loss="log_loss"). Shown is the mean score on the test rows of five seeds of the order and the rounding:
+accuracy in percent, or R^2.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from lowprec.datasets import load
-from lowprec.linear_model import LowPrecisionSGDClassifier
+from lowprec.linear_model import LowPrecisionSGDClassifier, LowPrecisionSGDRegressor
 
 SEEDS = 5
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -51,16 +52,30 @@ def data_sets(folder: Path) -> Iterator[tuple[str, Any]]:
     yield "MNIST", (X, X_test, y, y_test)
 
 
+def regressions(folder: Path) -> Iterator[tuple[str, Any]]:
+    """The same of data sets whose labels are quantities."""
+    for name, (X, y) in (("diabetes", load("sklearn:diabetes")), ("houses", load(folder / "tabular" / "cal_housing.csv.gz"))):
+        yield name, train_test_split(X, y, random_state=0, test_size=0.3)
+
+
+def table(made: Any, sets: Iterator[tuple[str, Any]], digits: int, factor: float, **fixed: Any) -> None:
+    """Print a table: a row for each data set, a column for each variant, the mean score of the seeds in each cell."""
+    print("| data |", " | ".join(VARIANTS), "|\n|---|" + "--:|" * len(VARIANTS))
+    for name, (X, X_test, y, y_test) in sets:
+        cells = []
+        for signature, options in VARIANTS.values():
+            runs = (made(signature, random_state=seed, **fixed, **options) for seed in range(SEEDS))
+            cells.append(f"{factor * np.mean([run.fit(X, y).score(X_test, y_test) for run in runs]):.{digits}f}")
+        print(f"| {name} ({X.shape[0]:,} x {X.shape[1]:,}) |", " | ".join(cells), "|", flush=True)
+
+
 def main() -> None:
     if "LOWPREC_DATA" not in os.environ:
         sys.exit("LOWPREC_DATA: must name the folder of the data")
-    print("| data |", " | ".join(VARIANTS), "|\n|---|" + "--:|" * len(VARIANTS))
-    for name, (X, X_test, y, y_test) in data_sets(Path(os.environ["LOWPREC_DATA"])):
-        cells = []
-        for signature, options in VARIANTS.values():
-            runs = (LowPrecisionSGDClassifier(signature, loss="log_loss", random_state=s, **options) for s in range(SEEDS))
-            cells.append(f"{100 * np.mean([run.fit(X, y).score(X_test, y_test) for run in runs]):.1f}")
-        print(f"| {name} ({X.shape[0]:,} x {X.shape[1]:,}) |", " | ".join(cells), "|", flush=True)
+    folder = Path(os.environ["LOWPREC_DATA"])
+    table(LowPrecisionSGDClassifier, data_sets(folder), 1, 100.0, loss="log_loss")
+    print()
+    table(LowPrecisionSGDRegressor, regressions(folder), 3, 1.0)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,8 @@ def results(folder: Path, pages: Path) -> str:
     where = os.path.relpath(folder, pages)
     parts = []
     for path in found:
-        text = re.sub(r"^#", "##", path.read_text(encoding="utf-8"), flags=re.M)
+        # Its title becomes a section of the page; what is below it, whatever its level was, a section of that.
+        text = re.sub(r"^#+ ", "### ", path.read_text(encoding="utf-8"), flags=re.M).replace("### ", "## ", 1)
         parts.append(re.sub(r"!\[([^]]*)\]\(([^)/]+)\)", rf"![\1]({where}/\2)", text))
     return "\n" + "\n".join(parts)
 
