@@ -1,4 +1,4 @@
-"""The tables of ``choosing.md``: ``LOWPREC_DATA=DIR python docs/accuracy.py``; takes two minutes.
+"""The table of accuracies of ``choosing.md``: ``LOWPREC_DATA=DIR python docs/accuracy.py``; takes two minutes.
 
 DIR holds mnist/, svmlight/ and tabular/. For each data set and signature the estimator is trained with nothing else set (the
 classifier with loss="log_loss"). Shown is the mean score on the test rows of five seeds of the order and the rounding:
@@ -26,12 +26,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "D16M16": ("D16M16", {}),
     "D8M16": ("D8M16", {}),
     "D8M8": ("D8M8", {}),
-    "averaged": ("D8M8", {"average": True}),
-    "SVRG": ("D8M8", {"solver": "svrg"}),
-    "one by one": ("D8M8", {"batch_size": 1}),
-    "nearest": ("D8M8", {"rounding": "nearest"}),
+    "D8M8, `average=True`": ("D8M8", {"average": True}),
+    'D8M8, `solver="svrg"`': ("D8M8", {"solver": "svrg"}),
+    "D8M8, `batch_size=1`": ("D8M8", {"batch_size": 1}),
+    'D8M8, `rounding="nearest"`': ("D8M8", {"rounding": "nearest"}),
     "D4M4": ("D4M4", {}),
-    "D4M4 averaged": ("D4M4", {"average": True}),
+    "D4M4, `average=True`": ("D4M4", {"average": True}),
 }
 
 
@@ -58,24 +58,28 @@ def regressions(folder: Path) -> Iterator[tuple[str, Any]]:
         yield name, train_test_split(X, y, random_state=0, test_size=0.3)
 
 
-def table(made: Any, sets: Iterator[tuple[str, Any]], digits: int, factor: float, **fixed: Any) -> None:
-    """Print a table: a row for each data set, a column for each variant, the mean score of the seeds in each cell."""
-    print("| data |", " | ".join(VARIANTS), "|\n|---|" + "--:|" * len(VARIANTS))
-    for name, (X, X_test, y, y_test) in sets:
-        cells = []
-        for signature, options in VARIANTS.values():
-            runs = (made(signature, random_state=seed, **fixed, **options) for seed in range(SEEDS))
-            cells.append(f"{factor * np.mean([run.fit(X, y).score(X_test, y_test) for run in runs]):.{digits}f}")
-        print(f"| {name} ({X.shape[0]:,} x {X.shape[1]:,}) |", " | ".join(cells), "|", flush=True)
+def column(made: Any, name: str, parts: Any, digits: int, factor: float, **fixed: Any) -> list[str]:
+    """The head of a column and its cells: for each variant the mean score of the seeds."""
+    X, X_test, y, y_test = parts
+    cells = [f"{name}, {X.shape[0]:,} x {X.shape[1]:,}"]
+    for signature, options in VARIANTS.values():
+        runs = (made(signature, random_state=seed, **fixed, **options) for seed in range(SEEDS))
+        cells.append(f"{factor * np.mean([run.fit(X, y).score(X_test, y_test) for run in runs]):.{digits}f}")
+    return cells
 
 
 def main() -> None:
     if "LOWPREC_DATA" not in os.environ:
         sys.exit("LOWPREC_DATA: must name the folder of the data")
     folder = Path(os.environ["LOWPREC_DATA"])
-    table(LowPrecisionSGDClassifier, data_sets(folder), 1, 100.0, loss="log_loss")
-    print()
-    table(LowPrecisionSGDRegressor, regressions(folder), 3, 1.0)
+    columns = [["", *VARIANTS]]
+    for name, parts in data_sets(folder):
+        columns.append(column(LowPrecisionSGDClassifier, name, parts, 1, 100.0, loss="log_loss"))
+    for name, parts in regressions(folder):
+        columns.append(column(LowPrecisionSGDRegressor, f"R², {name}", parts, 3, 1.0))
+    head, *rows = zip(*columns, strict=True)
+    for cells in (head, ["---", *["--:"] * (len(head) - 1)], *rows):
+        print("| " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

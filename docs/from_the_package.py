@@ -76,7 +76,8 @@ def _all_commands(group: Any, name: str) -> list[tuple[str, Any]]:
 
 
 def _help(command: Any, name: str) -> str:
-    return command.get_help(click.Context(command, info_name=name, terminal_width=_WIDTH, max_content_width=_WIDTH))
+    settings = {**commands.context_settings, "terminal_width": _WIDTH, "max_content_width": _WIDTH}
+    return command.get_help(click.Context(command, info_name=name, **settings))
 
 
 def _fenced(text: str) -> list[str]:
