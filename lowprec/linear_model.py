@@ -73,7 +73,7 @@ _PARAMETERS = """signature : str or Signature
     n_jobs : int, optional
         Threads. None is 1, which makes the result reproducible to the bit; -1 takes all that the process may use.
     random_state : int, RandomState or None
-        Seed of the rounding and of the order. None: 0 for `fit` on one thread would hide that results vary, so another each time.
+        Seed of the rounding and of the order. None: another one in every `fit`.
     learning_rate : {{"linear", "constant", "invscaling"}}
         How the step size goes on: to zero at the last epoch; not at all; divided by (1 + t / m)**power_t after t examples of m.
         In `partial_fit`, which knows no last epoch, "linear" is constant.
