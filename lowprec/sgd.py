@@ -310,6 +310,8 @@ def train(
         loss, checks.check_finite_scalar("epsilon", epsilon, nonnegative=True),
         checks.check_finite_scalar("quantile", quantile, positive=True),
     )  # fmt: skip
+    if loss == "huber" and form.parameter == 0.0:
+        raise checks.wrong_value("epsilon", "must be positive for the huber loss, which is flat without it", epsilon)
     if quantile >= 1.0:
         raise checks.wrong_value("quantile", "must lie between 0 and 1", quantile)
     step_size = checks.check_step(step_size)

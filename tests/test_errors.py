@@ -399,6 +399,7 @@ CLASSIFIER = [
     ("Classifier().fit(X, y[:39])", ValueError, "inconsistent numbers of samples"),
     ("Classifier().fit(X, np.ones(40))", ValueError, "y: must hold at least 2 classes; got 1 class"),
     ("Classifier(signature='D8i8M8').fit(X, y)", ValueError, "signature: i8 asks for sparse data; X is dense"),
+    ("lp.train(X, y, step_size=0.1, loss='huber', epsilon=0)", ValueError, "epsilon: must be positive for the huber loss"),
     ("Classifier(n_jobs=0).fit(X, y)", ValueError, "n_jobs: must not be 0; None is 1, and -1 is all; got 0"),
     ("Classifier(eta0=0).fit(X, y)", ValueError, "eta0: "),
     ("Classifier(eta0='fast').fit(X, y)", ValueError, "eta0: choose one of {auto}; got 'fast'"),
