@@ -69,7 +69,7 @@ MODULES = [
         ["dispatch.c", "tables.c", "model.c", "random.c", "sparse.c"],
         per_isa=["isa"],
     ),
-    Module("lowprec._sgd", "_sgd.pyx", ["driver.c"], openmp=True),
+    Module("lowprec._sgd", "_sgd.pyx", ["driver.c", "exchange.c"], openmp=True),
     Module("lowprec._quantize", "_quantize.pyx", per_isa=["quantize"]),
     Module("lowprec._sparse", "_sparse.pyx"),
     Module(

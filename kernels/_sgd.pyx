@@ -10,7 +10,7 @@ import numpy as np
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_Import
 from libc.math cimport fmod
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -38,6 +38,42 @@ cdef extern from *:
 cdef extern from "<stdlib.h>" nogil:
     void *aligned_alloc(size_t alignment, size_t size)
 
+cdef extern from "exchange.h" nogil:
+    ctypedef struct lp_exchange:
+        const lp_codec *codec
+        int32_t random
+        int32_t feedback
+        int32_t synchronous
+        int32_t staleness
+        float **agreed
+        float **residual
+        float *owned
+        float **told
+        int64_t told_from
+        lp_rng *giving
+        lp_rng *merging
+        uint8_t **messages
+        uint8_t *merged
+        int64_t *offsets
+        int64_t *clocks
+        int64_t exchanges
+        double seconds
+
+    void lp_chunk(const lp_team *team, int32_t q, int64_t *first, int64_t *last)
+    int64_t lp_message_bytes(const lp_team *team, int32_t q)
+    void lp_exchange_begin(lp_team *team)
+    void lp_give(const lp_team *team, int32_t t, int32_t q, uint8_t *message)
+    void lp_reduce(const lp_team *team, int32_t q, uint8_t **messages, int64_t at, uint8_t *merged)
+    void lp_take(const lp_team *team, int32_t q, const uint8_t *merged)
+    void lp_refill(const lp_team *team, int32_t t)
+    void lp_given(const lp_team *team, int32_t t)
+    void lp_answer(const lp_team *team, int32_t q, int32_t t, const uint8_t *message, uint8_t *answer)
+    void lp_hear(const lp_team *team, int32_t t, int32_t q, const uint8_t *answer)
+    void lp_learn(const lp_team *team, int32_t t)
+    void lp_meet(lp_team *team)
+    void lp_carry_out(lp_team *team)
+    void lp_carry_in(lp_team *team, float factor)
+
 cdef extern from "driver.h" nogil:
     enum: LP_SHARED, LP_MERGE_LOCKED, LP_MERGE_TOGETHER
 
@@ -59,8 +95,12 @@ cdef extern from "driver.h" nogil:
         const int32_t *cpus
         int32_t started
         int32_t threads
+        int32_t dirty
+        int32_t local
+        lp_exchange *exchange
 
     void lp_teams_run(lp_team **teams, int32_t models, int64_t first, int64_t last, int64_t block, int parallel)
+    void lp_team_run_local(lp_team *team, int64_t first, int64_t last)
     void lp_team_flush(lp_team *team)
     void lp_team_snapshot(const lp_team *team, void *w, double *intercept)
     void lp_team_merge(lp_team *team)
@@ -221,8 +261,22 @@ cdef class Sgd:
     sparse : (indptr, index, differences), optional
         x is sparse: int64 (n_rows + 1,), and uint8, uint16 or uint32; see ``lowprec.sparse``. With `differences` the
         index holds differences of positions.
+    exchange : dict, optional
+        Workers communicate explicitly ("Communication" in docs/architecture.md), every `sync_every` examples, synchronously if
+        `together`. ``codec`` names the codec; ``random``: are codes rounded at random; ``feedback``: is kept what they leave out;
+        ``staleness``, of asynchronous workers: by how many rounds the slowest may be behind. ``local``: this process is only that
+        worker, and the caller exchanges messages with the others (see `link`); None: all workers are threads.
+
+    Attributes
+    ----------
+    link : object
+        Of a ``local`` worker: ``exchange()`` lets all models of this process exchange with the other workers, ``meet()`` brings all
+        workers to one model, ``gather(arrays)`` gives worker 0 a list of everyone's and the others None.
     """
     cdef lp_team team
+    cdef lp_exchange talk
+    cdef list talk_kept
+    cdef public object link
     cdef lp_sgd *jobs
     cdef lp_sparse *layouts
     cdef int32_t bits_x, bits_w, workers
@@ -248,6 +302,8 @@ cdef class Sgd:
         self.jobs = NULL
         self.layouts = NULL
         memset(&self.team, 0, sizeof(lp_team))
+        memset(&self.talk, 0, sizeof(lp_exchange))
+        self.team.local = -1
         self.every = _NEVER
         self.sum = NULL
         self.drift = NULL
@@ -255,7 +311,7 @@ cdef class Sgd:
     def __init__(self, x, int64_t row_stride, int64_t n_rows, int64_t n_features, D, M, random, model, y, *, loss, double step,
                  double data_scale, double model_scale, seed=0, int64_t refresh=1, int n_threads=1, order=None, weight=None,
                  intercept=None, double intercept_step=0.0, sync_every=None, bint together=False, cpus=None, prefetch=None,
-                 isa=None, batch_size=1, gradient=None, data_limit=None, sparse=None):
+                 isa=None, batch_size=1, gradient=None, data_limit=None, sparse=None, exchange=None):
         cdef const uint8_t[::1] xs = x
         cdef uint8_t[::1] ws = model
         cdef const float[::1] ys = y
@@ -373,8 +429,12 @@ cdef class Sgd:
             if cpu_numbers.shape[0] != n_threads:
                 raise ValueError(f"Sgd: cpus must name one CPU per worker ({n_threads}), got {cpu_numbers.shape[0]}")
             self.team.cpus = &cpu_numbers[0]
+        if exchange is not None and n_threads > 1 and exchange["local"] is not None:
+            self.team.local = exchange["local"]
         if sync_every is not None and n_threads > 1:
             self._make_replicas(sync_every, together)
+            if exchange is not None:
+                self._make_exchange(exchange, _capi.isa_find(isa_name), seed_word)
 
     cdef int _make_replicas(self, int64_t sync_every, bint together) except -1:
         cdef lp_team *team = &self.team
@@ -392,11 +452,77 @@ cdef class Sgd:
         if team.replicas == NULL or team.bases == NULL:
             raise MemoryError
         for k in range(self.workers):
+            if team.local >= 0 and team.local != k:
+                continue
             team.replicas[k] = _cache_lines(size)
             team.bases[k] = team.w if together else _cache_lines(size)
             self.jobs[k].w = team.replicas[k]
             if team.intercept != NULL:
                 self.jobs[k].intercept = &team.intercepts[8 * k]
+        return 0
+
+    cdef float *_floats(self, int64_t n) except NULL:
+        """So many zeros, as long as this object lives."""
+        cdef cnp.ndarray a = np.zeros(max(n, 1), np.float32)
+        self.talk_kept.append(a)
+        return <float *>cnp.PyArray_DATA(a)
+
+    cdef void *_room(self, int64_t size) except NULL:
+        """So many bytes, as long as this object lives: zeros, on cache lines of their own."""
+        cdef cnp.ndarray a = np.zeros(size // 64 * 64 + 192, np.uint8)
+        self.talk_kept.append(a)
+        return <void *>((<uintptr_t>cnp.PyArray_DATA(a) + 63) & ~<uintptr_t>63)
+
+    cdef int _make_exchange(self, dict asked, const lp_isa *isa, uint64_t seed) except -1:
+        cdef lp_exchange *x = &self.talk
+        cdef lp_team *team = &self.team
+        cdef int64_t first, last, size = 0
+        cdef bytes name = asked["codec"].encode()
+        cdef int k
+        self.talk_kept = []
+        x.codec = _capi.find_codec(isa, name)
+        if x.codec == NULL:
+            raise ValueError(f"Sgd: exchange: there is no codec {asked['codec']!r}")
+        x.random, x.feedback = asked["random"], asked["feedback"] and not x.codec.exact
+        x.synchronous, x.staleness = team.sharing == LP_MERGE_TOGETHER, asked["staleness"]
+        team.exchange = x
+        x.agreed = <float **>self._room(self.workers * sizeof(float *))
+        x.residual = <float **>self._room(self.workers * sizeof(float *))
+        x.told = <float **>self._room(self.workers * sizeof(float *))
+        x.giving = <lp_rng *>self._room(self.workers * sizeof(lp_rng))
+        x.merging = <lp_rng *>self._room(self.workers * sizeof(lp_rng))
+        if not x.synchronous or x.feedback:
+            x.owned = self._floats(self.n)
+        if team.local >= 0:
+            lp_chunk(team, team.local, &first, &last)
+            x.told_from = first
+        else:
+            first, last = 0, self.n
+        for k in range(self.workers):
+            lp_rng_seed(&x.giving[k], seed, (<uint64_t>1 << 34) + k)
+            lp_rng_seed(&x.merging[k], seed, (<uint64_t>1 << 35) + k)
+            if team.local < 0 or team.local == k:
+                if x.synchronous and self.bits_w == 32:
+                    x.agreed[k] = <float *>team.w
+                elif x.synchronous and k > 0 and team.local < 0:
+                    x.agreed[k] = x.agreed[0]
+                else:
+                    x.agreed[k] = self._floats(self.n)
+                if x.feedback:
+                    x.residual[k] = self._floats(self.n)
+            if not x.synchronous:
+                x.told[k] = x.agreed[k] if team.local < 0 else self._floats(last - first)
+        if team.local < 0:
+            x.messages = <uint8_t **>self._room(self.workers * sizeof(uint8_t *))
+            x.offsets = <int64_t *>self._room(self.workers * sizeof(int64_t))
+            x.clocks = <int64_t *>self._room(self.workers * 64)
+            for k in range(self.workers):
+                x.offsets[k] = size
+                size += (lp_message_bytes(team, k) + 63) // 64 * 64
+            for k in range(self.workers):
+                x.messages[k] = <uint8_t *>self._room(size)
+            x.merged = <uint8_t *>self._room(size)
+        lp_exchange_begin(team)
         return 0
 
     cdef int _make_batch(self, lp_sgd *g, const lp_isa *isa, int rounding, int source, gradient, uint64_t seed,
@@ -603,6 +729,126 @@ cdef class Sgd:
         self.team.started = 0
         self._set_scales()
 
+    # ---- explicit communication ----
+
+    cdef int _merge(self) except -1:
+        """Apply every pending update, and bring the replicas together."""
+        if self.link is None:
+            lp_team_merge(&self.team)
+            return 0
+        if self.team.dirty:
+            self.link.exchange()
+        if not self.talk.synchronous:
+            self.link.meet()
+        return 0
+
+    cdef int _before_change(self) except -1:
+        """Merge: something else than training is about to change the model."""
+        self._merge()
+        if self.team.exchange != NULL:
+            lp_carry_out(&self.team)
+        return 0
+
+    cdef int _after_change(self, double factor=1.0) except -1:
+        """It has, and has multiplied the codes by factor."""
+        if self.team.exchange != NULL:
+            lp_carry_in(&self.team, <float>factor)
+        self.team.started = 0  # the replicas start again from the model
+        self._set_scales()
+        return 0
+
+    @property
+    def dirty(self):
+        """Whether a worker has trained since the last exchange."""
+        return self.team.dirty != 0
+
+    @property
+    def exchanges(self):
+        """``(number, seconds)``: exchanges between threads; of asynchronous workers each one's count."""
+        return self.talk.exchanges, self.talk.seconds
+
+    def message_bytes(self, int q):
+        """Bytes of a message about owner q's columns."""
+        return lp_message_bytes(&self.team, q)
+
+    def ready(self):
+        """Apply the pending update: gives follow."""
+        lp_team_flush(&self.team)
+
+    def give(self, int q, uint8_t[::1] out, int64_t at):
+        """This worker's change of owner q's columns, into `out` from byte `at` on. See :meth:`ready`."""
+        with nogil:
+            lp_give(&self.team, self.team.local, q, &out[at])
+
+    def reduce(self, list messages, int64_t at, uint8_t[::1] merged, int64_t at_merged):
+        """What every worker gave this owner, each from byte `at` of its buffer on, as one message to all."""
+        cdef uint8_t[::1] view
+        cdef uint8_t **given = <uint8_t **>malloc(self.workers * sizeof(uint8_t *))
+        cdef int k
+        if given == NULL:
+            raise MemoryError
+        try:
+            for k in range(self.workers):
+                view = messages[k]
+                given[k] = &view[0]
+            with nogil:
+                lp_reduce(&self.team, self.team.local, given, at, &merged[at_merged])
+        finally:
+            free(given)
+
+    def take(self, int q, const uint8_t[::1] merged, int64_t at):
+        """The effect of what owner q sent."""
+        with nogil:
+            lp_take(&self.team, q, &merged[at])
+
+    def taken(self):
+        """Everything has been taken: the next round begins with the agreed model."""
+        lp_refill(&self.team, self.team.local)
+        self.team.dirty = 0
+
+    def given(self):
+        """Asynchronous: the round's changes are under way."""
+        lp_given(&self.team, self.team.local)
+        self.team.dirty = 0
+
+    def answer(self, int t, const uint8_t[::1] message, int64_t at, uint8_t[::1] answer, int64_t at_answer):
+        """Asynchronous: add worker t's change to this owner's columns, and answer it."""
+        with nogil:
+            lp_answer(&self.team, self.team.local, t, &message[at], &answer[at_answer])
+
+    def hear(self, int q, const uint8_t[::1] answer, int64_t at):
+        """Asynchronous: owner q's answer; to be followed by :meth:`learn` when all are in."""
+        with nogil:
+            lp_hear(&self.team, self.team.local, q, &answer[at])
+
+    def learn(self):
+        """Asynchronous: go on from what was heard, and what was trained since."""
+        with nogil:
+            lp_learn(&self.team, self.team.local)
+
+    def columns(self, int q):
+        """Asynchronous: this worker's memory of owner q's columns; its own are the model."""
+        cdef int64_t first, last
+        lp_chunk(&self.team, q, &first, &last)
+        return np.asarray(<float[:max(self.n, 1)]>self.talk.owned)[first:last]
+
+    def meet(self):
+        """Asynchronous: all columns are those of their owners now, and everyone goes on from them."""
+        lp_meet(&self.team)
+
+    @property
+    def own_intercept(self):
+        """That of this worker's replica: what it has changed by since it was set."""
+        if self.team.intercept == NULL:
+            return 0.0
+        return self.team.intercepts[8 * self.team.local] - self.team.intercept_bases[self.team.local]
+
+    def set_intercept(self, double value, double ahead=0.0):
+        """The agreed intercept; the replica's is `ahead` of it."""
+        if self.team.intercept != NULL:
+            self.bias = self.team.intercept_bases[self.team.local] = value
+            self.team.intercepts[8 * self.team.local] = value + ahead
+
     cdef double _step_of(self, int64_t a, int64_t b, int64_t done) noexcept:
         """The step of the round [a, b), in an epoch before which `done` examples were done."""
         cdef double t = done + 0.5 * (self._examples(a) + self._examples(b))
@@ -653,18 +899,24 @@ cdef class Sgd:
         cdef uint64_t draw = 0
         cdef double theta
         cdef void *w = self.team.w
+        cdef double factor = 1.0
         if not (changes or adds):
             return 0  # what is pending has this round's step already
-        lp_team_merge(&self.team)
+        if changes:
+            self._before_change()
+        else:
+            self._merge()
         if self.alpha2 != 0.0:
             # Not below what leaves nothing of any weight: the scale must stay positive.
             self.scale *= max(_power(1.0 - self.step * self.alpha2, count), _LEAST_DECAY)
             while self.scale * self.scale * 2.0 < self.base * self.base:
                 if self.bits_w == 32:
                     _capi.decay(<float *>w, self.n, self.scale / self.base)
+                    factor *= self.scale / self.base
                     self.scale = self.base
                 else:
                     _capi.widen(w, self.n, self.bits_w)
+                    factor *= 0.5
                     self.scale *= 2.0
         if changes and rounds:
             lp_rng_draw(self.visits.lane)
@@ -684,8 +936,7 @@ cdef class Sgd:
             self.sum_intercept += self.bias
             self.summed += 1
         if changes:
-            self.team.started = 0  # the replicas start again from the model
-            self._set_scales()
+            self._after_change(factor)
         return 0
 
     def average(self):
@@ -743,7 +994,7 @@ cdef class Sgd:
     def merge(self):
         """Apply every pending update and merge the replicas into the shared model."""
         self._idle()
-        lp_team_merge(&self.team)
+        self._merge()
 
     def at_limit(self):
         """How many of the shared model's codes sit at +-(2^(b-1) - 1)."""
@@ -752,37 +1003,38 @@ cdef class Sgd:
     def widen(self):
         """Merge, then double the model's range: q <- round-half-even(q / 2), model_scale * 2."""
         self._idle()
-        lp_team_merge(&self.team)
+        self._before_change()
         _capi.widen(self.team.w, self.n, self.bits_w)
-        self.team.started = 0  # the replicas start again from the model
         self.scale *= 2.0
         self.base *= 2.0
-        self._set_scales()
+        self._after_change(0.5)
 
     def narrow(self, int limit):
         """Merge, then halve the model's range if no code leaves +-limit by it: q <- 2 q, model_scale / 2, which is exact.
 
         Returns whether it was.
         """
+        cdef bint done
         self._idle()
-        lp_team_merge(&self.team)
-        if not _capi.narrow(self.team.w, self.n, self.bits_w, limit):
-            return False
-        self.team.started = 0  # the replicas start again from the model
-        self.scale *= 0.5
-        self.base *= 0.5
-        self._set_scales()
-        return True
+        self._before_change()
+        done = _capi.narrow(self.team.w, self.n, self.bits_w, limit)
+        if done:
+            self.scale *= 0.5
+            self.base *= 0.5
+        self._after_change(2.0 if done else 1.0)
+        return done
 
     def fold(self):
         """Multiply a float32 model by the factor that L2 has left beside it; `model_scale` is what it was at first."""
         self._idle()
-        lp_team_merge(&self.team)
         if self.bits_w == 32 and self.scale != self.base:
-            _capi.decay(<float *>self.team.w, self.n, self.scale / self.base)
+            factor = self.scale / self.base
+            self._before_change()
+            _capi.decay(<float *>self.team.w, self.n, factor)
             self.scale = self.base
-            self.team.started = 0
-            self._set_scales()
+            self._after_change(factor)
+        else:
+            self._merge()
 
     def state(self):
         """All that the next call goes on from, as a dict of numbers and arrays. Replicas are merged.
@@ -790,26 +1042,59 @@ cdef class Sgd:
         Not the data, the order, or what the constructor and the setters were told.
         """
         self._idle()
-        lp_team_merge(&self.team)
+        self._merge()
         self.team.started = 0
-        generators = [self._generators(k, None) for k in range(self.workers)]
-        return {
+        state = {
             "model": np.array(<uint8_t[:_row_bytes(self.bits_w, self.n)]>self.team.w),
             "numbers": np.array([self.scale, self.base, self.bias, self.step, self.theta_left, self.sum_intercept, self.summed]),
             "visits": np.frombuffer((<char *>&self.visits)[:sizeof(lp_rng)], np.uint8),
-            "generators": np.frombuffer(b"".join(generators), np.uint8),
             "sum": np.zeros(0) if self.sum == NULL else self.sum_kept.copy(),
         }
+        each = [self._own_state(k) for k in range(self.workers) if self.team.local < 0 or self.team.local == k]
+        if self.link is not None:
+            each = self.link.gather(each[0])
+            if each is None:  # worker 0 has it
+                return {}
+        state |= {name: np.stack([own[name] for own in each]) for name in ("generators", "residual") if name in each[0]}
+        if self.team.exchange != NULL:
+            state["agreed"] = np.array(<float[:self.n]>self._common())
+            if "owned" in each[0]:
+                state["owned"] = np.concatenate([own["owned"] for own in each])
+        return state
+
+    cdef float *_common(self) noexcept:
+        """The model that all workers agree on."""
+        if self.talk.synchronous:
+            return self.talk.agreed[max(self.team.local, 0)]
+        return self.talk.owned
+
+    cdef dict _own_state(self, int k):
+        """What a worker has for itself alone."""
+        cdef int64_t first, last
+        own = {"generators": np.frombuffer(self._generators(k, None), np.uint8)}
+        if self.team.exchange != NULL and self.talk.feedback:
+            own["residual"] = np.array(<float[:self.n]>self.talk.residual[k])
+            if self.talk.synchronous:
+                lp_chunk(&self.team, k, &first, &last)
+                own["owned"] = np.array(<float[:self.n]>self.talk.owned)[first:last]
+        return own
 
     def restore(self, state):
-        """Go on from what :meth:`state` gave, in a run that was made by the same arguments."""
+        """Go on from what :meth:`state` gave, in a run that was made by the same arguments.
+
+        With a C term it may have had another number of workers: what they had not sent is then shared out evenly.
+        """
         cdef const uint8_t[::1] model = state["model"]
-        cdef bytes visits = state["visits"].tobytes(), generators = state["generators"].tobytes()
-        cdef Py_ssize_t at = 0
+        cdef const float[::1] floats
+        cdef bytes visits = state["visits"].tobytes()
+        cdef int k
+        cdef bint talks = self.team.exchange != NULL
         self._idle()
-        expected = sum(len(self._generators(k, None)) for k in range(self.workers))
-        if (model.shape[0] != _row_bytes(self.bits_w, self.n) or len(visits) != sizeof(lp_rng) or len(generators) != expected
-                or len(state["sum"]) != (0 if self.sum == NULL else self.n)):
+        generators = state["generators"]
+        same = len(generators) == self.workers
+        if (model.shape[0] != _row_bytes(self.bits_w, self.n) or len(visits) != sizeof(lp_rng)
+                or generators.shape[1] != len(self._generators(0, None)) or not (same or talks)
+                or len(state["sum"]) != (0 if self.sum == NULL else self.n) or talks and len(state["agreed"]) != self.n):
             raise ValueError("Sgd.restore: the state is of another run")
         memcpy(self.team.w, &model[0], model.shape[0])
         self.scale, self.base, self.bias, self.step, self.theta_left, self.sum_intercept, summed = state["numbers"].tolist()
@@ -817,18 +1102,31 @@ cdef class Sgd:
         memcpy(&self.visits, <const char *>visits, sizeof(lp_rng))
         if self.sum != NULL:
             self.sum_kept[:] = state["sum"]
-        for k in range(self.workers):
-            size = len(self._generators(k, None))
-            self._generators(k, generators[at : at + size])
-            at += size
-        self.team.started = 0
+        for k in range(min(self.workers, len(generators))):
+            self._generators(k, generators[k].tobytes())
+        if talks:
+            floats = state["agreed"]
+            memcpy(self._common(), &floats[0], self.n * sizeof(float))
+            if not self.talk.synchronous:
+                lp_meet(&self.team)
+            if self.talk.feedback:
+                unsent, owed = state["residual"], state.get("owned", np.zeros(self.n, np.float32))
+                if not same:
+                    unsent = np.tile((unsent.sum(axis=0) + owed) / np.float32(self.workers), (self.workers, 1))
+                    owed = np.zeros_like(owed)
+                for k in range(self.workers):
+                    if self.talk.residual[k] != NULL:
+                        np.asarray(<float[:self.n]>self.talk.residual[k])[:] = unsent[k]
+                if self.talk.synchronous:
+                    np.asarray(<float[:self.n]>self.talk.owned)[:] = owed
+        self.team.started = self.team.dirty = 0
         self._set_scales()
 
     cdef bytes _generators(self, int k, bytes given):
         """A worker's generators as bytes, or from bytes."""
         cdef lp_sgd *g = &self.jobs[k]
-        cdef void *places[10]
-        cdef size_t sizes[10]
+        cdef void *places[12]
+        cdef size_t sizes[12]
         cdef int count = 0, i
         cdef size_t at = 0
         places[0], sizes[0] = <void *>&g.refresh_left, sizeof(int64_t)
@@ -846,6 +1144,10 @@ cdef class Sgd:
             if g.batch.mt != NULL:
                 places[count], sizes[count] = <void *>g.batch.mt, sizeof(lp_mt19937)
                 count += 1
+        if self.team.exchange != NULL:
+            places[count], sizes[count] = <void *>&self.talk.giving[k], sizeof(lp_rng)
+            places[count + 1], sizes[count + 1] = <void *>&self.talk.merging[k], sizeof(lp_rng)
+            count += 2
         found = []
         for i in range(count):
             if given is None:
@@ -888,6 +1190,17 @@ cdef class Sgd:
     def n_threads(self):
         """Workers."""
         return self.workers
+
+
+cdef void _run_local(lp_team **teams, int32_t models, int64_t first, int64_t last, int64_t block) noexcept nogil:
+    """This process's worker: every model in turn on rows that stay in a cache."""
+    cdef int64_t at = first, end
+    cdef int32_t k
+    while at < last:
+        end = min(at + block, last) if block < last - at else last
+        for k in range(models):
+            lp_team_run_local(teams[k], at, end)
+        at = end
 
 
 def train_together(runs, int64_t first, int64_t last, int64_t done=0):
@@ -935,12 +1248,20 @@ def train_together(runs, int64_t first, int64_t last, int64_t done=0):
                 run._enter(at // lead.every * lead.every, round_end, done)
                 if at == 0:
                     run._begin(round_end)
-            with nogil:
-                lp_teams_run(teams, models, at, end, min(block, end - at), parallel)
+            if lead.team.local >= 0:
+                # To the next exchange alone, which is the link's.
+                end = min(end, (at // lead.team.sync_every + 1) * lead.team.sync_every)
+                with nogil:
+                    _run_local(teams, models, at, end, block)
+            else:
+                with nogil:
+                    lp_teams_run(teams, models, at, end, min(block, end - at), parallel)
             for run in runs:
                 found = run._bad_row()
                 if found >= 0 and (bad < 0 or found < bad):
                     bad = found
+            if lead.team.local >= 0 and bad < 0 and (end % lead.team.sync_every == 0 or end == share):
+                lead.link.exchange()
             if end == round_end and bad < 0 and lead.every != _NEVER:
                 for run in runs:
                     run._leave(at // lead.every * lead.every, round_end, done)

@@ -8,17 +8,16 @@
 
 #include <string.h>
 
+#include "exchange.h"
 #include "scalar.h"
 
 #ifdef LP_OPENMP
 #include <omp.h>
 #endif
-#ifdef __linux__
 #include <sched.h>
-#endif
+#include <time.h>
 
 enum {
-    LP_SPAN = 64, /* columns merged at once: whole cache lines, or for 4 bits half of one */
     LP_MANY = 127,
     LP_APART = 8 /* float64 numbers from one worker's intercept to the next one's: a cache line */
 };
@@ -123,7 +122,11 @@ void lp_team_snapshot(const lp_team *team, void *w, double *intercept)
     const int64_t n = team->n;
     if (team->intercept)
         *intercept = *team->intercept;
-    if (team->sharing == LP_SHARED || !team->started) {
+    if (team->exchange && !team->exchange->synchronous && team->started) {
+        lp_agreed_codes(team, w);
+        return;
+    }
+    if (team->sharing == LP_SHARED || !team->started || team->exchange) { /* exchanged: as of the last time */
         memcpy(w, team->w, (size_t)(lp_bytes(team->M, n & ~(int64_t)1) + lp_span_bytes(team->M, (int)(n & 1))));
         return;
     }
@@ -166,8 +169,7 @@ static void lp_fill_replica(const lp_team *team, int32_t t)
         team->intercepts[LP_APART * t] = team->intercept_bases[t] = *team->intercept;
 }
 
-/* Columns that the part-th of parts merges. */
-static int64_t lp_part(int64_t n, int32_t part, int32_t parts)
+int64_t lp_part(int64_t n, int32_t part, int32_t parts)
 {
     const int64_t spans = (n + LP_SPAN - 1) / LP_SPAN, j = spans * part / parts * LP_SPAN;
     return j < n ? j : n;
@@ -180,6 +182,30 @@ static int64_t lp_part(int64_t n, int32_t part, int32_t parts)
 #define LP_BARRIER
 #define LP_CRITICAL
 #endif
+
+static double lp_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* Explicit communication without waiting for all: but for those that are more than `staleness` rounds behind. */
+static void lp_wait_for_others(const lp_team *team, int32_t t)
+{
+    const lp_exchange *x = team->exchange;
+    for (int32_t other = 0; other < team->workers; other++)
+        while (*(volatile int64_t *)&x->clocks[LP_APART * other] < x->clocks[LP_APART * t] - x->staleness)
+            sched_yield();
+}
+
+/* Where the round ends that example `first` of a share is in: the longest share's end is the end of one. */
+static int64_t lp_round_end(const lp_team *team, int64_t first)
+{
+    const int64_t end = (first / team->sync_every + 1) * team->sync_every;
+    const int64_t longest = (team->n_rows + team->workers - 1) / team->workers;
+    return end < longest ? end : longest;
+}
 
 /* The replicas of a thread's workers, from the model. */
 static void lp_fill_replicas(const lp_team *team, int32_t thread, int32_t threads, int alone)
@@ -202,9 +228,76 @@ static void lp_merge_own(lp_team *team, int32_t t)
     lp_merge_intercepts(team, t, t + 1);
 }
 
+static void lp_count_exchange(lp_exchange *x, double begin)
+{
+    x->exchanges++;
+    x->seconds += lp_seconds() - begin;
+}
+
+/* All workers have reached the end of a round: parts [thread of threads] of merging them together. */
+static void lp_merge_together(lp_team *team, int32_t thread, int32_t threads, int alone)
+{
+    lp_exchange *x = team->exchange;
+    const double begin = x ? lp_seconds() : 0.0;
+    if (x)
+        lp_exchange_give(team, thread, threads);
+    if (!alone) {
+        LP_BARRIER
+    }
+    if (x)
+        lp_exchange_merge(team, thread, threads);
+    else
+        lp_merge_columns(team, team->replicas, team->bases, team->workers, lp_part(team->n, thread, threads),
+                         lp_part(team->n, thread + 1, threads));
+    if (thread == 0)
+        lp_merge_intercepts(team, 0, team->workers);
+    if (!alone) {
+        LP_BARRIER
+    }
+    for (int32_t t = thread; x && t < team->workers; t += threads)
+        lp_refill(team, t);
+    if (x && thread == 0)
+        lp_count_exchange(x, begin);
+}
+
+/* A worker has reached the end of a round by itself. */
+static void lp_merge_alone(lp_team *team, int32_t t, int alone)
+{
+    lp_exchange *x = team->exchange;
+    if (!x) {
+        if (alone) {
+            lp_merge_own(team, t);
+        } else {
+            LP_CRITICAL
+            lp_merge_own(team, t);
+        }
+        return;
+    }
+    const double begin = lp_seconds();
+    if (alone) {
+        lp_exchange_turn(team, t);
+        lp_merge_intercepts(team, t, t + 1);
+    } else {
+        LP_CRITICAL
+        {
+            lp_exchange_turn(team, t);
+            lp_merge_intercepts(team, t, t + 1);
+        }
+    }
+    x->clocks[LP_APART * t]++; /* others may read it meanwhile: one aligned word, and a late look costs a look */
+    if (!alone)
+        lp_wait_for_others(team, t);
+    if (alone) {
+        lp_count_exchange(x, begin);
+    } else {
+        LP_CRITICAL
+        lp_count_exchange(x, begin);
+    }
+}
+
 /* What thread `thread` of `threads` does; it has every threads-th worker. (One thread in a forked child; and OpenMP may give fewer
  * than were asked for.) Alone it takes no lock, which another thread may have held when the process was forked. Rounds of
- * sync_every examples: a call may end inside one, for rounds are counted from the share's start. */
+ * sync_every examples: a call may end inside one, for rounds are counted from the share's start, and end with it. */
 static void lp_thread(lp_team *team, int32_t thread, int32_t threads, int64_t first, int64_t last, int alone)
 {
     const int32_t workers = team->workers;
@@ -214,32 +307,17 @@ static void lp_thread(lp_team *team, int32_t thread, int32_t threads, int64_t fi
         return;
     }
     while (first < last) {
-        const int64_t round = (first / team->sync_every + 1) * team->sync_every, end = round < last ? round : last;
+        const int64_t round = lp_round_end(team, first), end = round < last ? round : last;
         for (int32_t t = thread; t < workers; t += threads) {
             lp_work(team, t, first, end);
-            if (end == round)
+            if (end == round) {
                 team->fn(&team->jobs[t], 0, -1);
-            if (end == round && team->sharing == LP_MERGE_LOCKED) {
-                if (alone) {
-                    lp_merge_own(team, t);
-                } else {
-                    LP_CRITICAL
-                    lp_merge_own(team, t);
-                }
+                if (team->sharing == LP_MERGE_LOCKED)
+                    lp_merge_alone(team, t, alone);
             }
         }
-        if (end == round && team->sharing == LP_MERGE_TOGETHER) {
-            if (!alone) {
-                LP_BARRIER
-            }
-            lp_merge_columns(team, team->replicas, team->bases, workers, lp_part(team->n, thread, threads),
-                             lp_part(team->n, thread + 1, threads));
-            if (thread == 0)
-                lp_merge_intercepts(team, 0, workers);
-            if (!alone) {
-                LP_BARRIER
-            }
-        }
+        if (end == round && team->sharing == LP_MERGE_TOGETHER)
+            lp_merge_together(team, thread, threads, alone);
         first = end;
     }
 }
@@ -307,7 +385,17 @@ void lp_teams_run(lp_team *const *teams, int32_t models, int64_t first, int64_t 
     for (int32_t k = 0; k < models; k++) {
         teams[k]->threads = threads;
         teams[k]->started = 1;
+        if (teams[k]->sharing != LP_SHARED && last > first)
+            teams[k]->dirty = lp_round_end(teams[k], last - 1) != last;
     }
+}
+
+void lp_team_run_local(lp_team *team, int64_t first, int64_t last)
+{
+    if (!team->started)
+        lp_fill_replica(team, team->local);
+    lp_work(team, team->local, first, last);
+    team->started = team->threads = team->dirty = 1;
 }
 
 void lp_team_run(lp_team *team, int64_t first, int64_t last, int parallel)
@@ -318,14 +406,25 @@ void lp_team_run(lp_team *team, int64_t first, int64_t last, int parallel)
 void lp_team_flush(lp_team *team)
 {
     for (int32_t t = 0; t < team->workers; t++)
-        team->fn(&team->jobs[t], 0, -1);
+        if (team->local < 0 || team->local == t)
+            team->fn(&team->jobs[t], 0, -1);
 }
 
 void lp_team_merge(lp_team *team)
 {
     lp_team_flush(team);
-    if (team->sharing == LP_SHARED || !team->started)
+    if (team->sharing == LP_SHARED || !team->started || team->local >= 0)
         return;
-    lp_merge_columns(team, team->replicas, team->bases, team->workers, 0, team->n);
-    lp_merge_intercepts(team, 0, team->workers);
+    if (!team->exchange) {
+        lp_merge_columns(team, team->replicas, team->bases, team->workers, 0, team->n);
+        lp_merge_intercepts(team, 0, team->workers);
+    } else {
+        if (team->dirty && team->exchange->synchronous)
+            lp_merge_together(team, 0, 1, 1);
+        for (int32_t t = 0; team->dirty && !team->exchange->synchronous && t < team->workers; t++)
+            lp_merge_alone(team, t, 1);
+        if (!team->exchange->synchronous)
+            lp_meet(team);
+    }
+    team->dirty = 0;
 }
