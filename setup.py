@@ -67,7 +67,7 @@ MODULES = [
         "lowprec.kernels",
         "kernels.pyx",
         ["dispatch.c", "tables.c", "model.c", "random.c", "sparse.c"],
-        per_isa=["isa"],
+        per_isa=["isa", "codec", "quantize"],
     ),
     Module("lowprec._sgd", "_sgd.pyx", ["driver.c", "exchange.c"], openmp=True),
     Module("lowprec._quantize", "_quantize.pyx", per_isa=["quantize"]),

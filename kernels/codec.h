@@ -11,8 +11,8 @@
 #define LP_CODE_BLOCK 2048
 
 /* v: n numbers. payload, levels: see above. lane: the generator's eight words, advanced; not looked at where nothing is rounded at
- * random. Returns nonzero if v holds a NaN or an infinity; the levels of its block are NaN then, and so is what is decoded. (32f and 16f
- * send such numbers as they are, or as NaN.) */
+ * random. Returns nonzero if v holds a NaN or a magnitude above 2^100; the levels of its block are NaN then, and so are all numbers
+ * decoded and what is left in v. (32f: if v holds a NaN or an infinity, which is sent as it is.) */
 typedef int (*lp_encode_fn)(const float *v, int64_t n, uint8_t *payload, uint8_t *levels, uint64_t *lane);
 /* The same; leaves in v what is not sent: v - decoded. */
 typedef int (*lp_encode_feedback_fn)(float *v, int64_t n, uint8_t *payload, uint8_t *levels, uint64_t *lane);

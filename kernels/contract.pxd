@@ -1,5 +1,27 @@
-# One to one with lowprec.h (and the few primitives of scalar.h that Python sees).
+# One to one with lowprec.h and codec.h (and the few primitives of scalar.h that Python sees).
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "codec.h" nogil:
+    enum: LP_CODE_BLOCK
+    enum: LP_N_CODECS
+
+    ctypedef int (*lp_encode_fn)(const float *v, int64_t n, uint8_t *payload, uint8_t *levels, uint64_t *lane) noexcept nogil
+    ctypedef int (*lp_encode_feedback_fn)(float *v, int64_t n, uint8_t *payload, uint8_t *levels,
+                                          uint64_t *lane) noexcept nogil
+    ctypedef void (*lp_decode_fn)(const uint8_t *payload, const uint8_t *levels, int64_t n, float *out) noexcept nogil
+
+    ctypedef struct lp_codec:
+        const char *name
+        int32_t bits
+        int32_t levels
+        int32_t exact
+        lp_encode_fn encode[2]
+        lp_encode_feedback_fn encode_feedback[2]
+        lp_decode_fn decode
+        lp_decode_fn decode_add
+
+    int64_t lp_payload_bytes(const lp_codec *codec, int64_t n)
+    int64_t lp_coded_bytes(const lp_codec *codec, int64_t n)
 
 cdef extern from "lowprec.h" nogil:
     enum: LP_DOT, LP_AXPY, LP_AXPY_DOT, LP_SGD, LP_BATCH, LP_SDOT, LP_SAXPY
@@ -161,6 +183,7 @@ cdef extern from "lowprec.h" nogil:
         int count
         int (*runnable)() noexcept nogil
         lp_sgd_fn batch_sgd
+        const lp_codec *codecs
 
     ctypedef struct lp_capi:
         const lp_isa *(*isa_find)(const char *name) noexcept nogil
@@ -176,11 +199,13 @@ cdef extern from "lowprec.h" nogil:
         lp_gather_fn (*find_gather)(int index_bits, int M) noexcept nogil
         lp_scatter_fn (*find_scatter)(int index_bits, int M) noexcept nogil
         lp_exchange_fn (*find_exchange)(int index_bits, int M) noexcept nogil
+        const lp_codec *(*find_codec)(const lp_isa *isa, const char *name) noexcept nogil
 
     const lp_isa *lp_isas[]
     const lp_isa *lp_isa_find(const char *name)
     const lp_isa *lp_isa_best()
     const lp_kernel *lp_find(const lp_isa *isa, int op, int D, int M, int rounding)
+    const lp_codec *lp_find_codec(const lp_isa *isa, const char *name)
 
     void lp_mt19937_seed(lp_mt19937 *mt, uint64_t seed, uint64_t stream)
     void lp_mt19937_fill(lp_mt19937 *mt, void *words, int64_t n, int D)

@@ -1,6 +1,7 @@
 /* Which tables are built in, and which is the best that this CPU runs. The ISA is chosen once, not the kernel each time. */
 #include <string.h>
 
+#include "codec.h"
 #include "lowprec.h"
 
 /* Slowest first. A new ISA (avx512, neon) is one line here, one isa_NAME.c and its flags in setup.py. */
@@ -36,5 +37,13 @@ const lp_kernel *lp_find(const lp_isa *isa, int op, int D, int M, int rounding)
         if (row->op == op && row->D == D && row->M == M && row->rounding == rounding)
             return row;
     }
+    return NULL;
+}
+
+const lp_codec *lp_find_codec(const lp_isa *isa, const char *name)
+{
+    for (int k = 0; k < LP_N_CODECS; k++)
+        if (strcmp(isa->codecs[k].name, name) == 0)
+            return &isa->codecs[k];
     return NULL;
 }

@@ -665,4 +665,5 @@ _functions.sparse_sgd = lp_sparse_sgd
 _functions.find_gather = lp_find_gather
 _functions.find_scatter = lp_find_scatter
 _functions.find_exchange = lp_find_exchange
+_functions.find_codec = lp_find_codec
 _capi = PyCapsule_New(&_functions, "lowprec.kernels._capi", NULL)

@@ -187,7 +187,8 @@ typedef struct lp_isa {
     const lp_kernel *kernels;
     int count;
     int (*runnable)(void);
-    lp_sgd_fn batch_sgd; /* training on mini-batches: batch_loop.h */
+    lp_sgd_fn batch_sgd;           /* training on mini-batches: batch_loop.h */
+    const struct lp_codec *codecs; /* LP_N_CODECS of them: codec.h */
 } lp_isa;
 
 extern const lp_isa lp_isa_base;
@@ -200,6 +201,7 @@ extern const lp_isa *const lp_isas[]; /* built in, slowest first, NULL at the en
 const lp_isa *lp_isa_find(const char *name);
 const lp_isa *lp_isa_best(void);
 const lp_kernel *lp_find(const lp_isa *isa, int op, int D, int M, int rounding);
+const struct lp_codec *lp_find_codec(const lp_isa *isa, const char *name); /* NULL if there is none */
 
 /* What lowprec._sgd gets of lowprec.kernels, through a capsule: so that the tables are linked once. */
 typedef struct lp_capi {
@@ -216,6 +218,7 @@ typedef struct lp_capi {
     lp_gather_fn (*find_gather)(int index_bits, int M);
     lp_scatter_fn (*find_scatter)(int index_bits, int M);
     lp_exchange_fn (*find_exchange)(int index_bits, int M);
+    const struct lp_codec *(*find_codec)(const lp_isa *isa, const char *name);
 } lp_capi;
 
 /* random.c */

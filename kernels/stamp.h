@@ -1,6 +1,7 @@
 /* Stamps one complete table from LP_BODY. An ISA's unit defines LP_ISA (its name), LP_BODY (its always-inline body), LP_DRAW
  * (advance the lanes, copy them to a block), LP_BATCH_BODY (the body of mini-batches), LP_BATCH_LOOP (training on them), LP_WHOLE and
  * LP_REGULAR (when its body needs no rest) and LP_RUNNABLE (a function), then includes this file. */
+#include "codec.h"
 #include "matrix.h"
 #include "sgd_loop.h"
 #include "sparse.h"
@@ -97,5 +98,5 @@ LP_PAIRS_FLOAT(LP_DEF_FLOAT)
 
 static const lp_kernel lp_rows[] = {LP_PAIRS_FIXED(LP_ROW_FIXED) LP_PAIRS_FLOAT(LP_ROW_FLOAT)};
 
-const lp_isa LP_CAT(lp_isa_, LP_ISA, , , , , ) = {LP_STR(LP_ISA), lp_rows, (int)(sizeof lp_rows / sizeof lp_rows[0]), LP_RUNNABLE,
-                                                  LP_BATCH_LOOP};
+const lp_isa LP_CAT(lp_isa_, LP_ISA, , , , , ) = {LP_STR(LP_ISA), lp_rows,       (int)(sizeof lp_rows / sizeof lp_rows[0]),
+                                                  LP_RUNNABLE,    LP_BATCH_LOOP, LP_CAT(lp_codecs_, LP_ISA, , , , , )};
