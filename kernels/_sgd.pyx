@@ -41,6 +41,7 @@ cdef extern from "<stdlib.h>" nogil:
 cdef extern from "exchange.h" nogil:
     ctypedef struct lp_exchange:
         const lp_codec *codec
+        int64_t columns
         int32_t random
         int32_t feedback
         int32_t synchronous
@@ -263,7 +264,8 @@ cdef class Sgd:
         index holds differences of positions.
     exchange : dict, optional
         Workers communicate explicitly ("Communication" in docs/architecture.md), every `sync_every` examples, synchronously if
-        `together`. ``codec`` names the codec; ``random``: are codes rounded at random; ``feedback``: is kept what they leave out;
+        `together`. ``codec`` names the codec; ``columns``: the model's numbers
+        without pads; ``random``: are codes rounded at random; ``feedback``: is kept what they leave out;
         ``staleness``, of asynchronous workers: by how many rounds the slowest may be behind. ``local``: this process is only that
         worker, and the caller exchanges messages with the others (see `link`); None: all workers are threads.
 
@@ -483,6 +485,7 @@ cdef class Sgd:
         x.codec = _capi.find_codec(isa, name)
         if x.codec == NULL:
             raise ValueError(f"Sgd: exchange: there is no codec {asked['codec']!r}")
+        x.columns = asked["columns"]
         x.random, x.feedback = asked["random"], asked["feedback"] and not x.codec.exact
         x.synchronous, x.staleness = team.sharing == LP_MERGE_TOGETHER, asked["staleness"]
         team.exchange = x
@@ -492,12 +495,12 @@ cdef class Sgd:
         x.giving = <lp_rng *>self._room(self.workers * sizeof(lp_rng))
         x.merging = <lp_rng *>self._room(self.workers * sizeof(lp_rng))
         if not x.synchronous or x.feedback:
-            x.owned = self._floats(self.n)
+            x.owned = self._floats(x.columns)
         if team.local >= 0:
             lp_chunk(team, team.local, &first, &last)
             x.told_from = first
         else:
-            first, last = 0, self.n
+            first, last = 0, x.columns
         for k in range(self.workers):
             lp_rng_seed(&x.giving[k], seed, (<uint64_t>1 << 34) + k)
             lp_rng_seed(&x.merging[k], seed, (<uint64_t>1 << 35) + k)
@@ -507,9 +510,9 @@ cdef class Sgd:
                 elif x.synchronous and k > 0 and team.local < 0:
                     x.agreed[k] = x.agreed[0]
                 else:
-                    x.agreed[k] = self._floats(self.n)
+                    x.agreed[k] = self._floats(x.columns)
                 if x.feedback:
-                    x.residual[k] = self._floats(self.n)
+                    x.residual[k] = self._floats(x.columns)
             if not x.synchronous:
                 x.told[k] = x.agreed[k] if team.local < 0 else self._floats(last - first)
         if team.local < 0:
@@ -830,7 +833,7 @@ cdef class Sgd:
         """Asynchronous: this worker's memory of owner q's columns; its own are the model."""
         cdef int64_t first, last
         lp_chunk(&self.team, q, &first, &last)
-        return np.asarray(<float[:max(self.n, 1)]>self.talk.owned)[first:last]
+        return np.asarray(<float[:self.talk.columns]>self.talk.owned)[first:last]
 
     def meet(self):
         """Asynchronous: all columns are those of their owners now, and everyone goes on from them."""
@@ -1057,7 +1060,7 @@ cdef class Sgd:
                 return {}
         state |= {name: np.stack([own[name] for own in each]) for name in ("generators", "residual") if name in each[0]}
         if self.team.exchange != NULL:
-            state["agreed"] = np.array(<float[:self.n]>self._common())
+            state["agreed"] = np.array(<float[:self.talk.columns]>self._common())
             if "owned" in each[0]:
                 state["owned"] = np.concatenate([own["owned"] for own in each])
         return state
@@ -1073,10 +1076,10 @@ cdef class Sgd:
         cdef int64_t first, last
         own = {"generators": np.frombuffer(self._generators(k, None), np.uint8)}
         if self.team.exchange != NULL and self.talk.feedback:
-            own["residual"] = np.array(<float[:self.n]>self.talk.residual[k])
+            own["residual"] = np.array(<float[:self.talk.columns]>self.talk.residual[k])
             if self.talk.synchronous:
                 lp_chunk(&self.team, k, &first, &last)
-                own["owned"] = np.array(<float[:self.n]>self.talk.owned)[first:last]
+                own["owned"] = np.array(<float[:self.talk.columns]>self.talk.owned)[first:last]
         return own
 
     def restore(self, state):
@@ -1094,7 +1097,7 @@ cdef class Sgd:
         same = len(generators) == self.workers
         if (model.shape[0] != _row_bytes(self.bits_w, self.n) or len(visits) != sizeof(lp_rng)
                 or generators.shape[1] != len(self._generators(0, None)) or not (same or talks)
-                or len(state["sum"]) != (0 if self.sum == NULL else self.n) or talks and len(state["agreed"]) != self.n):
+                or len(state["sum"]) != (0 if self.sum == NULL else self.n) or talks and len(state["agreed"]) != self.talk.columns):
             raise ValueError("Sgd.restore: the state is of another run")
         memcpy(self.team.w, &model[0], model.shape[0])
         self.scale, self.base, self.bias, self.step, self.theta_left, self.sum_intercept, summed = state["numbers"].tolist()
@@ -1106,19 +1109,19 @@ cdef class Sgd:
             self._generators(k, generators[k].tobytes())
         if talks:
             floats = state["agreed"]
-            memcpy(self._common(), &floats[0], self.n * sizeof(float))
+            memcpy(self._common(), &floats[0], self.talk.columns * sizeof(float))
             if not self.talk.synchronous:
                 lp_meet(&self.team)
             if self.talk.feedback:
-                unsent, owed = state["residual"], state.get("owned", np.zeros(self.n, np.float32))
+                unsent, owed = state["residual"], state.get("owned", np.zeros(self.talk.columns, np.float32))
                 if not same:
                     unsent = np.tile((unsent.sum(axis=0) + owed) / np.float32(self.workers), (self.workers, 1))
                     owed = np.zeros_like(owed)
                 for k in range(self.workers):
                     if self.talk.residual[k] != NULL:
-                        np.asarray(<float[:self.n]>self.talk.residual[k])[:] = unsent[k]
+                        np.asarray(<float[:self.talk.columns]>self.talk.residual[k])[:] = unsent[k]
                 if self.talk.synchronous:
-                    np.asarray(<float[:self.n]>self.talk.owned)[:] = owed
+                    np.asarray(<float[:self.talk.columns]>self.talk.owned)[:] = owed
         self.team.started = self.team.dirty = 0
         self._set_scales()
 

@@ -14,8 +14,8 @@
 
 void lp_chunk(const lp_team *team, int32_t q, int64_t *first, int64_t *last)
 {
-    *first = lp_part(team->n, q, team->workers);
-    *last = lp_part(team->n, q + 1, team->workers);
+    *first = lp_part(team->exchange->columns, q, team->workers);
+    *last = lp_part(team->exchange->columns, q + 1, team->workers);
 }
 
 int64_t lp_message_bytes(const lp_team *team, int32_t q)
@@ -139,7 +139,7 @@ void lp_exchange_begin(lp_team *team)
     lp_exchange *x = team->exchange;
     float *common = lp_common(team);
     if (common != team->w)
-        lp_from_codes(team->M, team->w, team->n, common, 0, 0.0f);
+        lp_from_codes(team->M, team->w, team->exchange->columns, common, 0, 0.0f);
     if (!x->synchronous)
         lp_meet(team);
 }
@@ -229,8 +229,8 @@ void lp_learn(const lp_team *team, int32_t t)
     const lp_exchange *x = team->exchange;
     void *replica = team->replicas[t], *base = team->bases[t];
     float since[LP_CODE_BLOCK];
-    for (int64_t j = 0; j < team->n; j += LP_CODE_BLOCK) {
-        const int k = lp_block_length(j, team->n);
+    for (int64_t j = 0; j < x->columns; j += LP_CODE_BLOCK) {
+        const int k = lp_block_length(j, x->columns);
         lp_change(team->M, replica, base, j, k, since, 0);
         lp_to_codes(team->M, x->agreed[t], j, j + k, base);
         if (team->M == 32) {
@@ -249,14 +249,14 @@ void lp_learn(const lp_team *team, int32_t t)
 void lp_meet(lp_team *team)
 {
     const lp_exchange *x = team->exchange;
-    int64_t first = 0, last = team->n;
-    lp_to_codes(team->M, x->owned, 0, team->n, team->w);
+    int64_t first = 0, last = x->columns;
+    lp_to_codes(team->M, x->owned, 0, x->columns, team->w);
     if (team->local >= 0)
         lp_chunk(team, team->local, &first, &last);
     for (int32_t t = 0; t < team->workers; t++) {
         memcpy(x->told[t], x->owned + first, (size_t)(last - first) * sizeof(float));
         if (lp_is_here(team, t))
-            memcpy(x->agreed[t], x->owned, (size_t)team->n * sizeof(float));
+            memcpy(x->agreed[t], x->owned, (size_t)x->columns * sizeof(float));
     }
     team->started = 0;
 }
@@ -264,14 +264,14 @@ void lp_meet(lp_team *team)
 void lp_agreed_codes(const lp_team *team, void *w)
 {
     const lp_exchange *x = team->exchange;
-    lp_to_codes(team->M, team->local < 0 ? x->owned : x->agreed[team->local], 0, team->n, w);
+    lp_to_codes(team->M, team->local < 0 ? x->owned : x->agreed[team->local], 0, x->columns, w);
 }
 
 void lp_carry_out(lp_team *team)
 {
     float *common = lp_common(team);
     if (common != team->w)
-        lp_from_codes(team->M, team->w, team->n, common, 1, -1.0f); /* w - agreed: the sign is turned back by carry_in */
+        lp_from_codes(team->M, team->w, team->exchange->columns, common, 1, -1.0f); /* w - agreed: the sign is turned back by carry_in */
 }
 
 void lp_carry_in(lp_team *team, float factor)
@@ -279,12 +279,12 @@ void lp_carry_in(lp_team *team, float factor)
     const lp_exchange *x = team->exchange;
     float *common = lp_common(team);
     if (common != team->w)
-        lp_from_codes(team->M, team->w, team->n, common, team->M != 32, -factor);
+        lp_from_codes(team->M, team->w, team->exchange->columns, common, team->M != 32, -factor);
     if (factor != 1.0f) {
         for (int32_t t = 0; x->feedback && t < team->workers; t++)
-            for (int64_t j = 0; lp_is_here(team, t) && j < team->n; j++)
+            for (int64_t j = 0; lp_is_here(team, t) && j < x->columns; j++)
                 x->residual[t][j] *= factor;
-        for (int64_t j = 0; x->feedback && x->synchronous && j < team->n; j++)
+        for (int64_t j = 0; x->feedback && x->synchronous && j < x->columns; j++)
             x->owned[j] *= factor;
     }
     if (!x->synchronous)

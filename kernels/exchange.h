@@ -8,6 +8,7 @@
 
 typedef struct lp_exchange {
     const lp_codec *codec;
+    int64_t columns;           /* numbers to exchange: the model's without pads */
     int32_t random, feedback;  /* are codes rounded at random? is what a coding leaves out kept? */
     int32_t synchronous;
     int32_t staleness;         /* asynchronous: how many rounds the slowest may be behind */

@@ -15,9 +15,9 @@ from . import atomic, checks
 from .quantized import QuantizedArray
 from .sparse import SparseArray
 
-__all__ = ["Checkpoint", "fingerprint"]
+__all__ = ["Checkpoint", "fingerprint", "regrouped"]
 
-_VERSION = 1
+_VERSION = 2
 # Rows whose codes tell one data set from another; the labels count all.
 _ROWS = 1024
 
@@ -39,6 +39,42 @@ def fingerprint(
             h.update(np.ascontiguousarray(row.columns()))
         h.update(np.ascontiguousarray(row.unpacked()))
     return h.hexdigest()
+
+
+def regrouped(order: np.ndarray, before: int, position: int, workers: int) -> tuple[np.ndarray, int]:
+    """The rows of an epoch in an order in which other workers can go on with it.
+
+    Parameters
+    ----------
+    order : ndarray of int64, shape (m,)
+        As it was: worker t of `before` has positions m t / before on.
+    before, position : int
+        Each of so many workers has done so many examples of its share.
+    workers : int
+        Who goes on.
+
+    Returns
+    -------
+    order : ndarray of int64, shape (m,)
+    position : int
+        In each new share, visited rows come before it and the others after; less than `workers` visited rows are among those.
+    """
+    m = len(order)
+    done = np.zeros(m, bool)
+    for t in range(before):
+        first, last = m * t // before, m * (t + 1) // before
+        done[first : min(first + position, last)] = True
+    position = int(done.sum()) // workers
+    # In one sequence, visited rows first, then dealt out: the head of each share from the one, the rest from the other.
+    visited, rest = order[done][: position * workers], np.concatenate([order[done][position * workers :], order[~done]])
+    new = np.empty_like(order)
+    at = 0
+    for t in range(workers):
+        first, last = m * t // workers, m * (t + 1) // workers
+        new[first : first + position] = visited[t * position : (t + 1) * position]
+        new[first + position : last] = rest[at : at + last - first - position]
+        at += last - first - position
+    return new, position
 
 
 class Checkpoint:

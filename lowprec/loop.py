@@ -91,6 +91,7 @@ class Model:
         # What is looked at while replicas go on from the shared model.
         self.view = QuantizedArray(model.buffer.copy(), model.format, model.scale, model.shape) if replicas else model
         self.total, self.saturated, self.widened, self.narrowed = total, 0, 0, 0
+        self.agreed: Callable[[bool], bool] = bool  # on a decision, with the other ranks
         self.anchor: np.ndarray | None = None  # what the weights are a correction to (SVRG), in the data's coordinates
         # When the range is looked at: regularly, or again after it was widened; and late in the run.
         self.next_regular = self.regular_look = _FIRST_LOOK
@@ -147,7 +148,7 @@ class Model:
             return
         intercept = self.run.intercept if self.view is self.model else self.run.snapshot(self.view.buffer)
         now = QuantizedArray(self.view.buffer, self.model.format, self.run.model_scale, self.model.shape)
-        if self.range.pays(now, intercept, examples):
+        if self.agreed(self.range.pays(now, intercept, examples)):
             self.run.widen()
             self.widened += 1
             self.saturated = 0
@@ -169,18 +170,30 @@ class Loop:
     models : list of Model
         On the same data.
     n_workers, batch_size : int
+    unit : int
+        What calls are cut at multiples of: `batch_size`.
     one : bool
         Whether there is one model and it is spoken of in the singular.
-    unit : int
-        What calls are cut at multiples of; a multiple of `batch_size`.
-    save : callable, optional
-        Called between calls with the epoch and the position in it, for checkpoints.
+    meet : int
+        At multiples of it, and at the end of an epoch, replicas have just merged: only there is the model looked at or saved.
+    group : Group, optional
+        The other ranks: all do the same between two calls.
+
+    Attributes
+    ----------
+    save, due : callable
+        ``save(position)`` is called where the model may be saved and ``due()``.
     """
 
     def __init__(
-        self, models: list[Model], n_workers: int, unit: int, *, one: bool, save: Callable[[int, int], None] | None = None
+        self, models: list[Model], n_workers: int, unit: int, *, one: bool, meet: int = 1, group: Any = None
     ) -> None:
-        self.models, self.n_workers, self.unit, self.one, self.save = models, n_workers, unit, one, save
+        self.models, self.n_workers, self.unit, self.one, self.meet, self.group = models, n_workers, unit, one, meet, group
+        self.save: Callable[[int], None] | None = None
+        self.due: Callable[[], bool] = lambda: False
+        if group is not None:
+            for model in models:
+                model.agreed = self.agreed
         self.runs = [model.run for model in models]
         self.x = models[0].problem.x
         self.numbers = models[0].problem.numbers * len(models)
@@ -193,6 +206,12 @@ class Loop:
     def _whole(self, position: int) -> int:
         """So many examples as whole units, one at least."""
         return max(self.unit, position // self.unit * self.unit)
+
+    def agreed(self, value: Any) -> Any:
+        """Rank 0's value, if there are several ranks."""
+        link = self.runs[0].link
+        meanwhile = getattr(link, "serve", None)  # others may wait for this rank's answers meanwhile
+        return value if self.group is None else self.group.share(value, "rank 0's decision", meanwhile)
 
     @property
     def gnps(self) -> float:
@@ -221,7 +240,7 @@ class Loop:
             end = min(block_end, at + self.at_most)
             if looked_at:
                 look = -(-(min(model.next_look for model in looked_at) - before) // self.n_workers)
-                end = min(end, max(at + self.unit, -(-look // self.unit) * self.unit))
+                end = min(end, max(at + self.unit, -(-look // self.meet) * self.meet))
             begin = time.perf_counter()
             bad = _sgd.train_together(self.runs, at, end, before)
             took = time.perf_counter() - begin
@@ -231,13 +250,15 @@ class Loop:
             self.seconds += took
             self.examples = before + self.runs[0].examples(end)
             longest = min(int((end - at) * _CALL_SECONDS / max(took, 1e-9)), 4 * self.at_most)
-            self.at_most = min(self._whole(longest), self.block)
             at = end
-            for model in looked_at:
-                if self.examples >= model.next_look:
-                    model.look(self.examples)
-            if self.save is not None:
-                self.save(epoch, at)
+            merged = at % self.meet == 0 or at == share
+            if merged and any(self.examples >= model.next_look for model in looked_at):
+                for run in self.runs:
+                    run.merge()
+                for model in looked_at:
+                    if self.examples >= model.next_look:
+                        model.look(self.examples)
+            stop: Any = False
             if callback is not None and (at == block_end or took > _CALL_SECONDS / 2):
                 info = TrainInfo(
                     epoch,
@@ -251,8 +272,14 @@ class Loop:
                     self.intercept,
                 )
                 stop = callback(info)
-                if isinstance(stop, (bool, np.bool_)) and stop:  # a comparison of NumPy numbers too, but not any object
-                    return True
+                stop = isinstance(stop, (bool, np.bool_)) and bool(stop)  # a comparison of NumPy numbers too, but not any object
+            # Ranks cut their calls alike, or they would not meet at the same points.
+            longest, stop, due = self.agreed((longest, stop, self.due()))
+            self.at_most = min(self._whole(longest), self.block)
+            if due and merged and at < share and self.save is not None:
+                self.save(at)
+            if stop:
+                return True
         return False
 
 
@@ -280,11 +307,13 @@ def parts(x: QuantizedArray | SparseArray) -> list[slice]:
 
 
 def training_loss(
-    x: QuantizedArray | SparseArray, y: np.ndarray, weight: np.ndarray | None, loss: Loss, coef: np.ndarray, intercept: float
-) -> float:
-    """Mean loss over all rows, a block at a time."""
+    x: QuantizedArray | SparseArray, y: np.ndarray, weight: np.ndarray | None, loss: Loss, coef: np.ndarray, intercept: float,
+    group: Any = None,
+) -> float:  # fmt: skip
+    """Mean loss over all rows, a block at a time; of several ranks each does some of the blocks."""
     total = mass = 0.0
-    for part in parts(x):
+    blocks = parts(x)
+    for part in blocks if group is None else blocks[group.rank :: group.size]:
         values = loss.values(products(x, coef, part) + intercept, y[part])
         if weight is None:
             total += float(values.sum())
@@ -293,4 +322,7 @@ def training_loss(
             w = weight[part].astype(np.float64)
             total += float(values @ w)
             mass += float(w.sum())
+    if group is not None:
+        found = group.gather((total, mass), "the loss of every rank's rows")
+        total, mass = group.share(None if found is None else tuple(map(sum, zip(*found, strict=True))), "the sum of the losses")
     return total / mass

@@ -7,16 +7,21 @@ two blocks Python sees Ctrl-C, calls the callback, and at fixed points looks whe
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from . import _sgd, checks
-from .checkpoint import Checkpoint, fingerprint
+from .checkpoint import Checkpoint, fingerprint, regrouped
+from .communication.accounting import CommunicationInfo, bytes_per_exchange
+from .communication.exchange import Asynchronous, Synchronous
+from .communication.group import Group
 from .formats import RANDOM_SOURCES, ROUNDINGS, Rounding
 from .loop import Loop, Model, TrainInfo, diverged, training_loss
 from .losses import loss_of
@@ -87,6 +92,8 @@ class TrainResult:
         Examples that were trained on, over all epochs; less than rows times epochs if the callback stopped it.
     last_intercept : float
         That of `model`, where `intercept` is a mean.
+    communication : CommunicationInfo or None
+        Bytes and time of a signature's C term; None without one, and where a worker was alone.
     """
 
     coef: np.ndarray
@@ -103,6 +110,7 @@ class TrainResult:
     n_threads: int
     n_examples: int
     last_intercept: float
+    communication: CommunicationInfo | None = None
 
 
 # ---- training ----------------------------------------------------------------------------------------------
@@ -147,6 +155,10 @@ def train(
     solver: str = "sgd",
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = 30.0,
+    communicator: Any = None,
+    error_feedback: bool = True,
+    staleness: int | None = None,
+    timeout: float = 120.0,
     callback: Callable[[TrainInfo], Any] | None = None,
 ) -> TrainResult:
     """Train a linear model, or several, by stochastic gradient descent on low-precision numbers.
@@ -169,7 +181,9 @@ def train(
         `seed` draws).
     signature : Signature or str
         Formats of data (D) with their index (i, if they are sparse), of the model (M), and of a mini-batch's gradient (G: 8, 16,
-        32f, or absent for an exact one). See "Mini-batch" in docs/architecture.md for what G rounds.
+        32f, or absent for an exact one). See "Mini-batch" in docs/architecture.md for what G rounds. With a C term workers have
+        replicas of the model and send each other what they have changed, in 1, 2, 4, 8, 16, 16f or 32f bits: together (``C8s``)
+        or each by itself (``C8``); see "Communication" there. Workers are `n_threads` threads, or the ranks of a `communicator`.
     loss : {"logistic", "hinge", "squared_hinge", "modified_huber", "squared", "huber", "epsilon_insensitive", "quantile"}
         See `lowprec.losses`.
     step_size : float
@@ -269,12 +283,24 @@ def train(
     checkpoint : str or path-like, optional
         A file to write the run to, and to go on from where it holds an unfinished run of the same data and arguments. A run
         with one thread, or `deterministic`, ends with the bits of one that was not interrupted. A finished run's file gives its
-        result.
+        result. With a C term the file does not depend on what the workers are, and another number of them can go on from it.
     checkpoint_seconds : float
         At least so long from one checkpoint to the next.
+    communicator : mpi4py.MPI.Comm, optional
+        Its ranks are the workers, one each; all call `train` with the same data and arguments, and get the same result. Each
+        trains on its own share of the rows, so of a store (`lowprec.open_store`) that all can open it reads little else. A
+        synchronous run gives the bits of as many threads.
+    error_feedback : bool
+        With a C term: what coding leaves out is sent with the next message, not lost.
+    staleness : int, optional
+        With an asynchronous C term: a worker begins a round (of `sync_every` examples) only when it has what the others did up
+        to `staleness` rounds before the last one. None: 2.
+    timeout : float
+        Seconds that a rank waits for another before it gives up with a `lowprec.communication.CommunicationError`; more than the
+        longest round takes.
     callback : callable, optional
         Called with a `TrainInfo` after each block of examples, at least every 100 ms unless a single example takes
-        longer. If it returns True, training stops there.
+        longer. If it returns True, training stops there; of several ranks, if that of rank 0 does.
 
     Returns
     -------
@@ -287,6 +313,8 @@ def train(
     ValueError
         If an argument has a wrong shape or is out of range; if the signature has no kernel; if `X` holds NaN or
         infinity (the row is named); or if training diverges.
+    CommunicationError
+        If another rank of the communicator does not answer in time, or stopped.
     KeyboardInterrupt
         On Ctrl-C, within a second. Nothing of the caller's has been changed.
 
@@ -304,170 +332,286 @@ def train(
     >>> bool(np.mean((X @ r.coef > 0) == y) > 0.95)
     True
     """
-    signature = Signature(signature).require_runnable()
-    D, M = signature.dataset, signature.model
-    form = loss_of(
-        loss, checks.check_finite_scalar("epsilon", epsilon, nonnegative=True),
-        checks.check_finite_scalar("quantile", quantile, positive=True),
-    )  # fmt: skip
-    if loss == "huber" and form.parameter == 0.0:
-        raise checks.wrong_value("epsilon", "must be positive for the huber loss, which is flat without it", epsilon)
-    if quantile >= 1.0:
-        raise checks.wrong_value("quantile", "must lie between 0 and 1", quantile)
-    step_size = checks.check_step(step_size)
-    epochs = checks.check_int("epochs", epochs, minimum=1)
-    batch_size = checks.check_int("batch_size", batch_size, minimum=1)
-    deterministic = checks.check_bool("deterministic", deterministic)
-    if sync_every is not None:
-        sync_every = checks.check_int("sync_every", sync_every, minimum=1)
-        if sync_every % batch_size:
-            raise checks.wrong_value("sync_every", f"must be a multiple of batch_size ({batch_size})", sync_every)
-        sync_every = min(sync_every, NEVER)
-    asked = checks.check_n_threads(n_threads)
-    n_threads = effective_n_threads(n_threads)
-    n_workers = asked if deterministic and asked is not None else n_threads
-    pin_threads = checks.check_bool("pin_threads", pin_threads)
-    if prefetch is not None:
-        prefetch = checks.check_int("prefetch", prefetch, minimum=0, maximum=_MAX_PREFETCH)
-    checks.check_choice("rounding", rounding, ROUNDINGS)
-    checks.check_choice("random", random, tuple(RANDOM_SOURCES))
-    refresh = min(checks.check_int("refresh", refresh, minimum=1), NEVER)
-    seed = checks.check_seed(seed)
-    if shuffle != "blocks":
-        if isinstance(shuffle, str):
-            raise checks.wrong_value("shuffle", 'must be True, False or "blocks"', shuffle)
-        shuffle = checks.check_bool("shuffle", shuffle)
-    history = checks.check_bool("history", history)
-    fit_intercept = checks.check_bool("fit_intercept", fit_intercept)
-    if intercept_step is not None:
-        if not fit_intercept:
-            raise ValueError(f"intercept_step: has no effect unless fit_intercept=True; got {intercept_step!r}")
-        intercept_step = checks.check_finite_scalar("intercept_step", intercept_step, nonnegative=True)
-    checks.check_callback(callback)
-    checks.check_choice("solver", solver, ("sgd", "svrg"))
-    checkpoint_seconds = checks.check_finite_scalar("checkpoint_seconds", checkpoint_seconds, nonnegative=True)
-    if not (isinstance(X, (QuantizedArray, SparseArray)) or checks.is_sparse(X)):
-        X = checks.as_2d_data(X, "X")
-    elif len(X.shape) != 2:
-        raise ValueError(f"X: must be two-dimensional; got shape {X.shape}")
-    if isinstance(X, SparseArray) or checks.is_sparse(X):
-        if batch_size > 1:
-            raise checks.wrong_value("batch_size", "sparse data are trained on example by example, so it must be 1", batch_size)
-        if signature.gradient is not None:
-            rule = "sparse data are trained on example by example, without a G term"
-            raise checks.wrong_value("signature", rule, str(signature))
-    m, n = X.shape
-    rounds = _rounds(schedule, power, examples_before, penalty, alpha, l1_ratio, average, m * epochs)
-    if rounds.l2 * step_size >= 1.0:
-        raise checks.wrong_value("alpha", f"times step_size must be below 1 for L2; step_size is {step_size:g}", alpha)
-    if solver == "svrg":
-        _check_svrg(rounds, schedule, model_scale)
-    ys = _columns(y, loss, m)
-    one = ys is None
-    labels = [checks.check_labels(y, loss, m)] if ys is None else ys
-    count = len(labels)
-    weights = _weights(sample_weight, m, count, one)
-    start = None if init is None else _rows_of("init", init, n, None if one else count)
-    biases = [
-        checks.check_finite_scalar("init_intercept", b) for b in _each("init_intercept", init_intercept, one, count)
-    ]
-    if any(biases) and not fit_intercept:
-        raise ValueError("init_intercept: has no effect unless fit_intercept=True; got " + repr(init_intercept))
-    scales = None
-    if model_scale is not None:
-        if M.is_float:
-            raise ValueError(f"model_scale: a model of format {M} has no scale; leave model_scale=None")
-        scales = [checks.check_scale(scale, name="model_scale") for scale in _each("model_scale", model_scale, one, count)]
-    cpus = _cpus(n_workers) if pin_threads else None
-    x = prepare_data(X, D, data_scale, index=signature.index, n_workers=n_threads, cpus=cpus)
-    if isinstance(x, SparseArray):
-        signature = signature._with(index=x.index_format)
-
-    # One scale for all features. Where there is one for each, w_j is trained times `stretch` instead.
-    if np.ndim(x.scale) == 0:
-        scale, stretch = float(x.scale), None
-    else:
-        scale = 1.0 if D.is_float else 1.0 / D.max_code
-        stretch = x.scale / scale
-    svrg = solver == "svrg"
-    # What is trained is a correction to the anchor, which begins at nothing.
-    origin = None if start is None or svrg else [w if stretch is None else w * stretch for w in start]
-    problems = [
-        Problem(
-            x, scale, labels[k], weights[k], form, step_size, (0.0 if svrg else biases[k]) if fit_intercept else None, rounds.l1,
-            rounds.l2, 1.0 if intercept_step is None else intercept_step / step_size,
-        )
-        for k in range(count)
-    ]  # fmt: skip
-    numbers = problems[0].numbers
-    gradient = signature.gradient
-    rounding_matters = not M.is_float or (gradient is not None and not gradient.is_float)
-    source = Rounding(rounding, random).source if rounding_matters else "nearest"
-
-    worth = m * epochs * rounds.mean_step(m, m * epochs)
-    sample = None if M.is_float else Sample(problems[0], m * epochs)
-    ranges = [None if sample is None else Range(problem, sample, worth) for problem in problems]
-    at_most = round_length(problems[0], n_workers) if svrg else None
-    if deterministic and sync_every is None:
-        per_example = max(numbers, 1.0)
-        sync_every = max(_SYNC_EXAMPLES, int(_SYNC_NUMBERS / per_example), math.ceil(_SYNC_MODELS * n / per_example))
-        if at_most is not None:
-            sync_every = min(sync_every, at_most)
-        sync_every = min(-(-sync_every // batch_size) * batch_size, NEVER)
-    replicas = sync_every is not None and n_workers > 1
-    unit = sync_every if replicas and sync_every is not None else batch_size
-    every = rounds.every(numbers, n, step_size, unit=unit, workers=n_workers, at_most=at_most)
-    # The loop has models of its own from here on: an exception leaves nothing half done behind.
-    models: list[Model] = []
-    data_limit = _largest(x) if D.is_float and gradient is not None else None
-    for k, (problem, range_) in enumerate(zip(problems, ranges, strict=True)):
-        own_scale, widened = 1.0, 0
-        if range_ is not None:
-            own_scale = range_.choose(M) if scales is None else scales[k]
-            while origin is not None and float(np.abs(origin[k]).max()) > own_scale * (M.max_code + 0.5):
-                own_scale *= 2.0
-                widened += 1
-        model = model_of(np.zeros(n, np.float32) if origin is None else origin[k], M, own_scale, problem.width)
-        run = problem.driver(
-            model, random=source, seed=(seed + k) % 2**64, refresh=refresh, n_threads=n_workers, sync_every=sync_every,
-            together=deterministic, cpus=cpus, prefetch=prefetch, batch_size=batch_size,
-            gradient=None if gradient is None else str(gradient), data_limit=data_limit,
+    with _ranks(communicator, checks.check_finite_scalar("timeout", timeout, positive=True)) as group:
+        signature = Signature(signature).require_runnable()
+        D, M = signature.dataset, signature.model
+        form = loss_of(
+            loss, checks.check_finite_scalar("epsilon", epsilon, nonnegative=True),
+            checks.check_finite_scalar("quantile", quantile, positive=True),
         )  # fmt: skip
-        if svrg or not rounds.none:
-            rounds.apply(run, every, rows=m, examples=m * epochs)
-        models.append(Model(run, problem, model, stretch, None if svrg else range_, replicas, None if scales else m * epochs))
-        models[-1].widened = widened
-    file = None
-    if checkpoint is not None:
-        file = Checkpoint(checkpoint, checkpoint_seconds)
-        facts = {
-            "shape": [m, n], "signature": str(signature), "loss": list(form), "step_size": step_size,
-            "epochs": epochs, "batch_size": batch_size, "source": source, "refresh": refresh, "seed": seed, "shuffle": shuffle,
-            "sync_every": sync_every, "deterministic": deterministic, "n_workers": n_workers, "fit_intercept": fit_intercept,
-            "intercept_step": intercept_step,
-            "model_scale": scales, "init": None if start is None else [w.tolist() for w in start], "biases": biases,
-            "rounds": list(vars(rounds).values()), "solver": solver, "history": history,
-        }  # fmt: skip
-        file.mark = fingerprint(x, labels, weights, facts)
-    # To the bit only between rounds of replicas can a run be taken up again.
-    loop = Loop(models, n_workers, batch_size if file is None else unit, one=one)
-    outer = Svrg(X, models, start, biases, rounds.l2) if svrg else None
-    job = _Job(loop, outer, file, Order(seed, x, shuffle), epochs, history)
-    job.run(step_size, callback)
-    return job.result(signature, step_size, fit_intercept)
+        if loss == "huber" and form.parameter == 0.0:
+            raise checks.wrong_value("epsilon", "must be positive for the huber loss, which is flat without it", epsilon)
+        if quantile >= 1.0:
+            raise checks.wrong_value("quantile", "must lie between 0 and 1", quantile)
+        step_size = checks.check_step(step_size)
+        epochs = checks.check_int("epochs", epochs, minimum=1)
+        batch_size = checks.check_int("batch_size", batch_size, minimum=1)
+        deterministic = checks.check_bool("deterministic", deterministic)
+        if sync_every is not None:
+            sync_every = checks.check_int("sync_every", sync_every, minimum=1)
+            if sync_every % batch_size:
+                raise checks.wrong_value("sync_every", f"must be a multiple of batch_size ({batch_size})", sync_every)
+            sync_every = min(sync_every, NEVER)
+        asked = checks.check_n_threads(n_threads)
+        pin_threads = checks.check_bool("pin_threads", pin_threads)
+        talk = _talk(signature, group, asked, pin_threads, deterministic, solver, error_feedback, staleness)
+        n_threads = 1 if group is not None else effective_n_threads(n_threads)
+        n_workers = asked if (deterministic or talk is not None) and asked is not None else n_threads
+        if group is not None:
+            n_workers = group.size
+        # Synchronous workers meet at a barrier, as deterministic ones do: timing decides nothing.
+        deterministic = deterministic or (talk is not None and talk["synchronous"])
+        if prefetch is not None:
+            prefetch = checks.check_int("prefetch", prefetch, minimum=0, maximum=_MAX_PREFETCH)
+        checks.check_choice("rounding", rounding, ROUNDINGS)
+        checks.check_choice("random", random, tuple(RANDOM_SOURCES))
+        refresh = min(checks.check_int("refresh", refresh, minimum=1), NEVER)
+        seed = checks.check_seed(seed)
+        if shuffle != "blocks":
+            if isinstance(shuffle, str):
+                raise checks.wrong_value("shuffle", 'must be True, False or "blocks"', shuffle)
+            shuffle = checks.check_bool("shuffle", shuffle)
+        history = checks.check_bool("history", history)
+        fit_intercept = checks.check_bool("fit_intercept", fit_intercept)
+        if intercept_step is not None:
+            if not fit_intercept:
+                raise ValueError(f"intercept_step: has no effect unless fit_intercept=True; got {intercept_step!r}")
+            intercept_step = checks.check_finite_scalar("intercept_step", intercept_step, nonnegative=True)
+        checks.check_callback(callback)
+        checks.check_choice("solver", solver, ("sgd", "svrg"))
+        checkpoint_seconds = checks.check_finite_scalar("checkpoint_seconds", checkpoint_seconds, nonnegative=True)
+        if not (isinstance(X, (QuantizedArray, SparseArray)) or checks.is_sparse(X)):
+            X = checks.as_2d_data(X, "X")
+        elif len(X.shape) != 2:
+            raise ValueError(f"X: must be two-dimensional; got shape {X.shape}")
+        if isinstance(X, SparseArray) or checks.is_sparse(X):
+            if batch_size > 1:
+                rule = "sparse data are trained on example by example, so it must be 1"
+                raise checks.wrong_value("batch_size", rule, batch_size)
+            if signature.gradient is not None:
+                rule = "sparse data are trained on example by example, without a G term"
+                raise checks.wrong_value("signature", rule, str(signature))
+        m, n = X.shape
+        rounds = _rounds(schedule, power, examples_before, penalty, alpha, l1_ratio, average, m * epochs)
+        if rounds.l2 * step_size >= 1.0:
+            raise checks.wrong_value("alpha", f"times step_size must be below 1 for L2; step_size is {step_size:g}", alpha)
+        if solver == "svrg":
+            _check_svrg(rounds, schedule, model_scale)
+        ys = _columns(y, loss, m)
+        one = ys is None
+        labels = [checks.check_labels(y, loss, m)] if ys is None else ys
+        count = len(labels)
+        weights = _weights(sample_weight, m, count, one)
+        start = None if init is None else _rows_of("init", init, n, None if one else count)
+        biases = [
+            checks.check_finite_scalar("init_intercept", b) for b in _each("init_intercept", init_intercept, one, count)
+        ]
+        if any(biases) and not fit_intercept:
+            raise ValueError("init_intercept: has no effect unless fit_intercept=True; got " + repr(init_intercept))
+        scales = None
+        if model_scale is not None:
+            if M.is_float:
+                raise ValueError(f"model_scale: a model of format {M} has no scale; leave model_scale=None")
+            scales = [checks.check_scale(scale, name="model_scale") for scale in _each("model_scale", model_scale, one, count)]
+        cpus = _cpus(n_workers) if pin_threads else None
+        x = prepare_data(X, D, data_scale, index=signature.index, n_workers=n_threads, cpus=cpus)
+        if isinstance(x, SparseArray):
+            signature = signature._with(index=x.index_format)
+
+        # One scale for all features. Where there is one for each, w_j is trained times `stretch` instead.
+        if np.ndim(x.scale) == 0:
+            scale, stretch = float(x.scale), None
+        else:
+            scale = 1.0 if D.is_float else 1.0 / D.max_code
+            stretch = x.scale / scale
+        svrg = solver == "svrg"
+        # What is trained is a correction to the anchor, which begins at nothing.
+        origin = None if start is None or svrg else [w if stretch is None else w * stretch for w in start]
+        problems = [
+            Problem(
+                x, scale, labels[k], weights[k], form, step_size, (0.0 if svrg else biases[k]) if fit_intercept else None,
+                rounds.l1, rounds.l2, 1.0 if intercept_step is None else intercept_step / step_size,
+            )
+            for k in range(count)
+        ]  # fmt: skip
+        numbers = problems[0].numbers
+        gradient = None if signature.gradient_is_sent else signature.gradient
+        rounding_matters = not M.is_float or (gradient is not None and not gradient.is_float)
+        source = Rounding(rounding, random).source if rounding_matters else "nearest"
+
+        worth = m * epochs * rounds.mean_step(m, m * epochs)
+        sample = None if M.is_float else Sample(problems[0], m * epochs)
+        ranges = [None if sample is None else Range(problem, sample, worth) for problem in problems]
+        at_most = round_length(problems[0], n_workers) if svrg else None
+        if (deterministic or talk is not None) and sync_every is None:
+            per_example = max(numbers, 1.0)
+            sync_every = max(_SYNC_EXAMPLES, int(_SYNC_NUMBERS / per_example), math.ceil(_SYNC_MODELS * n / per_example))
+            if at_most is not None:
+                sync_every = min(sync_every, at_most)
+            sync_every = min(-(-sync_every // batch_size) * batch_size, NEVER)
+            if signature.gradient_is_sent:
+                sync_every = batch_size
+        if signature.gradient_is_sent and sync_every != batch_size:
+            sent = f"G{signature.gradient}C{signature.gradient}"
+            rule = f"must be batch_size ({batch_size}) where the gradient itself is what is sent ({sent})"
+            raise checks.wrong_value("sync_every", rule, sync_every)
+        replicas = sync_every is not None and n_workers > 1
+        unit = sync_every if replicas and sync_every is not None else batch_size
+        every = rounds.every(numbers, n, step_size, unit=unit, workers=n_workers, at_most=at_most)
+        # The loop has models of its own from here on: an exception leaves nothing half done behind.
+        models: list[Model] = []
+        data_limit = _largest(x) if D.is_float and gradient is not None else None
+        for k, (problem, range_) in enumerate(zip(problems, ranges, strict=True)):
+            own_scale, widened = 1.0, 0
+            if range_ is not None:
+                own_scale = range_.choose(M) if scales is None else scales[k]
+                if group is not None:  # ranks of other machines may add up their floats in another order
+                    own_scale = group.share(own_scale, "rank 0 to choose the model's scale")
+                while origin is not None and float(np.abs(origin[k]).max()) > own_scale * (M.max_code + 0.5):
+                    own_scale *= 2.0
+                    widened += 1
+            model = model_of(np.zeros(n, np.float32) if origin is None else origin[k], M, own_scale, problem.width)
+            run = problem.driver(
+                model, random=source, seed=(seed + k) % 2**64, refresh=refresh, n_threads=n_workers, sync_every=sync_every,
+                together=deterministic, cpus=cpus, prefetch=prefetch, batch_size=batch_size,
+                gradient=None if gradient is None else str(gradient), data_limit=data_limit,
+                exchange=None if talk is None else talk | {"columns": n, "random": rounding == "stochastic"},
+            )  # fmt: skip
+            if svrg or not rounds.none:
+                rounds.apply(run, every, rows=m, examples=m * epochs)
+            models.append(Model(run, problem, model, stretch, None if svrg else range_, replicas, None if scales else m * epochs))
+            models[-1].widened = widened
+        file = None
+        if checkpoint is not None or group is not None:
+            facts = {
+                "shape": [m, n], "signature": str(signature), "loss": list(form), "step_size": step_size,
+                "epochs": epochs, "batch_size": batch_size, "source": source, "refresh": refresh, "seed": seed,
+                "shuffle": shuffle,
+                "sync_every": sync_every, "deterministic": deterministic, "n_workers": n_workers if talk is None else None,
+                "fit_intercept": fit_intercept, "intercept_step": intercept_step,
+                "model_scale": scales, "init": None if start is None else [w.tolist() for w in start], "biases": biases,
+                "rounds": list(vars(rounds).values()), "solver": solver, "history": history,
+                "error_feedback": error_feedback, "staleness": None if talk is None else talk["staleness"],
+            }  # fmt: skip
+            if group is not None:
+                group.check(_comparable(facts | {"checkpoint": checkpoint is not None}, fingerprint(x, labels, weights, {})))
+        if checkpoint is not None:
+            file = Checkpoint(checkpoint, checkpoint_seconds)
+            file.mark = fingerprint(x, labels, weights, facts)
+        # The model can be looked at where replicas have just merged: so long are the pieces that looks and checkpoints count by.
+        loop = Loop(models, n_workers, batch_size, one=one, meet=unit, group=group)
+        outer = Svrg(X, models, start, biases, rounds.l2) if svrg else None
+        link = None
+        if group is not None and replicas:
+            kind = Synchronous if talk["synchronous"] else Asynchronous
+            link = kind(group, loop.runs, fit_intercept, talk["staleness"])
+        job = _Job(loop, outer, file, Order(seed, x, shuffle), epochs, history, link)
+        job.run(step_size, callback)
+        result = job.result(signature, step_size, fit_intercept)
+        if replicas and talk is not None:
+            result.communication = _account(talk, group, link, loop.runs, n, n_workers, fit_intercept)
+        return result
+
+
+# ---- explicit communication --------------------------------------------------------------------------------
+
+_STALENESS = 2
+
+
+@contextlib.contextmanager
+def _ranks(communicator: Any, timeout: float) -> Iterator[Group | None]:
+    """The ranks of a communicator, which are told when this one stops with an exception."""
+    if communicator is None:
+        yield None
+        return
+    group = Group(communicator, timeout)
+    try:
+        yield group
+    except BaseException as error:
+        group.stop(error)
+        raise
+    group.close()
+
+
+def _talk(
+    signature: Signature, group: Group | None, asked: int | None, pinned: bool, deterministic: bool, solver: str,
+    error_feedback: Any, staleness: Any,
+) -> dict[str, Any] | None:  # fmt: skip
+    """How workers communicate explicitly; None: they do not."""
+    error_feedback = checks.check_bool("error_feedback", error_feedback)
+    if staleness is not None:
+        staleness = checks.check_int("staleness", staleness, minimum=1, maximum=1 << 30)
+    c = signature.communication
+    if c is None:
+        if group is not None:
+            rule = "needs a C term where workers are ranks of a communicator, which send each other numbers"
+            raise checks.wrong_value("signature", f"{rule}; for example {signature}C8s", str(signature))
+        if not error_feedback:
+            raise checks.wrong_value("error_feedback", "has no effect without a C term in the signature", error_feedback)
+    if staleness is not None and (c is None or c.synchronous):
+        rule = "has no effect unless the signature has an asynchronous C term (without s)"
+        raise checks.wrong_value("staleness", rule, staleness)
+    if c is None:
+        return None
+    if solver == "svrg":
+        raise checks.wrong_value("signature", "must have no C term with solver='svrg'", str(signature))
+    if deterministic and not c.synchronous:
+        rule = f"cannot be had of workers that do not wait for each other; write C{c}s"
+        raise checks.wrong_value("deterministic", rule, deterministic)
+    if group is not None and asked is not None and asked > 1:
+        raise checks.wrong_value("n_threads", "must be 1 or None with a communicator: each rank is one worker, start more", asked)
+    if group is not None and pinned:
+        raise ValueError("pin_threads: of several ranks the launcher ties processes to CPUs (mpiexec -bind-to core)")
+    return {
+        "codec": str(c), "synchronous": c.synchronous, "feedback": error_feedback, "staleness": staleness or _STALENESS,
+        "local": None if group is None else group.rank,
+    }  # fmt: skip
+
+
+def _comparable(facts: dict[str, Any], data: str) -> dict[str, Any]:
+    """What ranks must agree on, by the names of arguments."""
+    from . import __version__
+
+    shown = {"version of lowprec": __version__, "signature": facts["signature"], "shape of X": facts["shape"]}
+    shown["data (X, y, sample_weight)"] = data
+    for name in facts.keys() - {"signature", "shape", "n_workers"}:
+        text = repr(facts[name])
+        shown[name] = facts[name] if len(text) < 200 else hashlib.sha256(text.encode()).hexdigest()
+    return shown
+
+
+def _account(
+    talk: dict[str, Any], group: Group | None, link: Any, runs: list[Any], n: int, workers: int, intercept: bool
+) -> CommunicationInfo:
+    """What the run's communication cost."""
+    each = bytes_per_exchange(talk["codec"], n, workers, models=len(runs), intercept=intercept)
+    full = bytes_per_exchange("32f", n, workers, models=len(runs), intercept=intercept)
+    if link is not None and group is not None:
+        exchanges, seconds, sent, waiting = link.exchanges, link.seconds, group.bytes_sent, group.seconds
+    else:
+        exchanges, seconds = runs[0].exchanges
+        seconds = sum(run.exchanges[1] for run in runs)
+        if not talk["synchronous"]:
+            exchanges, seconds = exchanges // workers, seconds / workers
+        sent, waiting = round(exchanges * each), None
+    return CommunicationInfo(
+        talk["codec"], talk["synchronous"], talk["feedback"], workers, None if group is None else group.rank, exchanges, each,
+        sent, full * exchanges, full / each, seconds, waiting,
+    )  # fmt: skip
 
 
 class _Job:
     """The epochs of a run, from the beginning or from a checkpoint."""
 
     def __init__(
-        self, loop: Loop, svrg: Svrg | None, file: Checkpoint | None, order: Order, epochs: int, history: bool
+        self, loop: Loop, svrg: Svrg | None, file: Checkpoint | None, order: Order, epochs: int, history: bool, link: Any
     ) -> None:
         self.loop, self.svrg, self.file, self.order, self.epochs, self.history = loop, svrg, file, order, epochs, history
+        self.link, self.group = link, loop.group
         self.trace: list[Any] = []
         self.epoch, self.position, self.before = 0, 0, 0
         if file is not None:
-            loop.save = self._save_if_due
+            loop.save, loop.due = self._save, file.due
 
     def run(self, step_size: float, callback: Callable[[TrainInfo], Any] | None) -> None:
         loop, stopped = self.loop, False
@@ -486,40 +630,38 @@ class _Job:
                 break
             if self.history and self.svrg is None:
                 self.trace.append(loop._each([self._loss(model) for model in loop.models]))
-            if self.file is not None:
-                for run in loop.runs:
-                    run.merge()  # a checkpoint merges replicas, in the midst of a round too: whether there is one must not tell
-                if self.epoch == self.epochs or self.file.due():
-                    self._save()
+            if self.file is not None and loop.agreed(self.epoch == self.epochs or self.file.due()):
+                self._save()
         if self.svrg is not None:
             losses = self.svrg.begin(worse=0.0)  # the last anchors, or the best
             if self.history and not stopped:
                 self.trace.append(loop._each(losses))
 
-    @staticmethod
-    def _loss(model: Model) -> float:
+    def _loss(self, model: Model) -> float:
         p = model.problem
-        return training_loss(p.x, p.y, p.weight, p.loss, *model.state())
+        if self.link is not None:
+            model.run.merge()  # asynchronous ranks meet
+        return training_loss(p.x, p.y, p.weight, p.loss, *model.state(), self.group)
 
     # ---- checkpoints ----
 
-    def _save_if_due(self, epoch: int, position: int) -> None:
-        if self.svrg is None and self.file is not None and self.file.due() and position < self.loop.runs[0].share:
-            self.position = position
-            self._save()
-
-    def _save(self) -> None:
+    def _save(self, position: int = 0) -> None:
         assert self.file is not None
+        if position and self.svrg is not None:
+            return
         loop = self.loop
+        self.position = position
         facts = {
             "epoch": self.epoch, "position": self.position, "before": self.before, "examples": loop.examples,
             "seconds": loop.seconds, "trace": self.trace,
+            "workers": loop.n_workers,
             "models": [[m.saturated, m.widened, m.narrowed, m.next_regular, m.regular_look, m.next_late] for m in loop.models],
         }  # fmt: skip
         arrays = {f"{k}.{name}": a for k, run in enumerate(loop.runs) for name, a in run.state().items()}
         if self.svrg is not None:
             arrays |= {f"svrg.{name}": a for name, a in self.svrg.state().items()}
-        self.file.write(facts, arrays)
+        if self.group is None or self.group.rank == 0:
+            self.file.write(facts, arrays)
 
     def _resume(self) -> None:
         found = None if self.file is None else self.file.read()
@@ -536,6 +678,10 @@ class _Job:
             model.run.restore({name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)})
         if self.svrg is not None:
             self.svrg.restore({name[5:]: a for name, a in arrays.items() if name.startswith("svrg.")})
+        if self.link is not None:
+            self.link.restart()
+        if facts["workers"] != loop.n_workers and self.position:
+            self.position = self.order.regroup(self.epoch, facts["workers"], self.position, loop.n_workers)
 
     # ---- the end ----
 
@@ -662,6 +808,8 @@ class Order:
 
     def __init__(self, seed: int, x: QuantizedArray | SparseArray, how: bool | str) -> None:
         self.rng, self.how, self.drawn = np.random.default_rng(seed), how, 0
+        self.rest: np.ndarray | None = None  # of an epoch that other workers began
+        self.again = False
         self.m = x.shape[0]
         self.rows = max(1, min(self.m, _SHUFFLED_BYTES * self.m // max(x.nbytes, 1)))
 
@@ -678,13 +826,31 @@ class Order:
 
     def set(self, runs: list[Any], epoch: int) -> None:
         """Tell the runs the order of an epoch."""
-        if self.how is False:
-            return
-        while self.drawn < epoch:
-            self._draw()
-        order = self._draw()
+        if self.rest is not None:
+            order, self.rest, self.again = self.rest, None, True
+        elif self.how is False:
+            if not self.again:
+                return
+            order, self.again = None, False
+        else:
+            order = self._of(epoch)
         for run in runs:
             run.set_order(order)
+
+    def _of(self, epoch: int) -> np.ndarray:
+        while self.drawn < epoch:
+            self._draw()
+        return self._draw()
+
+    def regroup(self, epoch: int, before: int, position: int, workers: int) -> int:
+        """Go on with an epoch of which each of `before` workers has done `position` examples of its share, with other workers.
+
+        Returns the position of their shares: what was visited comes before it. (Where it does not divide, up to
+        ``workers - 1`` rows are visited again.)
+        """
+        order = np.arange(self.m, dtype=np.int64) if self.how is False else self._of(epoch)
+        self.rest, position = regrouped(order, before, position, workers)
+        return position
 
 
 def _largest(x: QuantizedArray | SparseArray) -> float:

@@ -70,6 +70,9 @@ _TERMS = ("dataset", "index", "model", "gradient", "communication")
 _LETTERS = {"D": "dataset", "i": "index", "[": "index", "M": "model", "G": "gradient", "C": "communication"}
 # Formats in which kernels/batch_loop.h holds the sum of a batch's gradients.
 _GRADIENTS = ("8", "16", "32f")
+# Formats in which workers send numbers (kernels/codec.h), and those of them in which a gradient is held only by being sent.
+_CODECS = ("1", "2", "4", "8", "16", "16f", "32f")
+_SENT = ("1", "2", "4")
 _DIGITS = frozenset("0123456789")
 _MAX_DIGITS = 6
 
@@ -292,6 +295,12 @@ class Signature:
         """Whether the data is sparse for certain: the index term is there, and not in brackets."""
         return self.index is not None and not self.index.possibly
 
+    @property
+    def gradient_is_sent(self) -> bool:
+        """Whether the gradient's format is that of the messages it is sent in, and nothing else rounds it (as in G1C1s)."""
+        g, c = self.gradient, self.communication
+        return g is not None and c is not None and str(g) == str(c) and str(g) in _SENT
+
     def variants(self) -> tuple[Signature, ...]:
         """The signatures that this one stands for: dense and sparse for a bracketed index, else itself."""
         if self.index is None or not self.index.possibly:
@@ -380,16 +389,16 @@ class Signature:
             reasons.append(f"no kernel has D{D} together with M{M}")
         if wanted.index is not None and wanted.index.bits not in _index_widths():
             reasons.append(f"i{wanted.index} asks for {wanted.index.bits}-bit indexes, which no kernel reads")
-        if wanted.gradient is not None and str(wanted.gradient) not in _GRADIENTS:
+        if wanted.gradient is not None and str(wanted.gradient) not in _GRADIENTS and not wanted.gradient_is_sent:
             reasons.append(
                 f"G{wanted.gradient} asks for {wanted.gradient.describe()} gradient numbers, and kernels "
-                f"hold them in {_join(_GRADIENTS, 'or')}, or exactly (no G)"
+                f"hold them in {_join(_GRADIENTS, 'or')}, or exactly (no G), or as they are sent (G and C both "
+                f"{_join(_SENT, 'or')})"
             )
-        if wanted.communication is not None:
-            subscript = "s" if wanted.communication.synchronous else ""
+        if wanted.communication is not None and str(wanted.communication) not in _CODECS:
             reasons.append(
-                f"C{wanted.communication}{subscript} asks for workers that send numbers, "
-                "and workers here share one model in memory"
+                f"C{wanted.communication} asks for {wanted.communication.describe()} communication numbers, and "
+                f"workers send {_join(_CODECS, 'or')}"
             )
         return tuple(reasons)
 

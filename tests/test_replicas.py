@@ -52,8 +52,7 @@ class PlainReplicas:
         for first in range(0, longest, self.every):
             for worker, share in zip(self.workers, self.shares, strict=True):
                 worker.epoch(share[first : first + self.every])
-            if first + self.every <= longest:
-                self.merge()
+            self.merge()  # the last round ends with the epoch
 
 
 def same(problem, model, w):

@@ -25,9 +25,13 @@ class _Link:
         The models of this rank.
     intercepts : bool
         Whether they have intercepts, eight bytes each to and from rank 0.
+    staleness : int
+        Of asynchronous ranks: while one computes round k, its replica has all that others did up to round k - 1 - staleness; 1 at
+        least, for one message is always under way.
     """
 
-    def __init__(self, group: Group, runs: list[Any], intercepts: bool) -> None:
+    def __init__(self, group: Group, runs: list[Any], intercepts: bool, staleness: int) -> None:
+        self.staleness = staleness
         self.group, self.runs, self.intercepts = group, runs, intercepts
         self.rank, self.ranks = group.rank, range(group.size)
         self.exchanges, self.seconds = 0, 0.0
@@ -65,6 +69,9 @@ class _Link:
 
     def _message(self, buffer: np.ndarray, q: int) -> np.ndarray:
         return buffer[: self.sizes[q]]
+
+    def restart(self) -> None:
+        """The models have been replaced by those of a checkpoint."""
 
     def gather(self, arrays: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]] | None:
         """Every rank's part of a checkpoint, on rank 0."""
@@ -136,18 +143,10 @@ class Synchronous(_Link):
 
 
 class Asynchronous(_Link):
-    """Bounded staleness: chunks of the model at their owners, who answer each worker by itself.
-
-    Parameters
-    ----------
-    staleness : int
-        While a worker computes round k, its replica has all that others did up to round k - 1 - staleness; 1 at least, for one
-        message is always under way.
-    """
+    """Bounded staleness: chunks of the model at their owners, who answer each worker by itself."""
 
     def __init__(self, group: Group, runs: list[Any], intercepts: bool, staleness: int) -> None:
-        super().__init__(group, runs, intercepts)
-        self.staleness = staleness
+        super().__init__(group, runs, intercepts, staleness)
         self.answers = [self._buffer(self.sizes[self.rank]) for _ in self.ranks]  # [worker]
         self.answers[self.rank] = self.merged[self.rank]
         self.clocks = [0] * group.size  # rounds that this owner has got of each worker
@@ -223,6 +222,9 @@ class Asynchronous(_Link):
         self.serve()
         self.seconds += time.perf_counter() - begin
 
+    def restart(self) -> None:
+        self.values = [run.intercept for run in self.runs]
+
     def _take_answers(self) -> None:
         if not self.waiting:
             return
@@ -249,15 +251,15 @@ class Asynchronous(_Link):
         group, rank = self.group, self.rank
         self._take_answers()
         if self.sizes[rank]:
-            group.until(lambda: min(self.clocks) >= self.exchanges and not self.queue, "the rounds of the other ranks", self.serve)
+            group.until(self._served_all, "the rounds of the other ranks", self.serve)
         group.wait(list(self.answering.values()), "answers to be taken")
         self.answering.clear()
         what = "the model's chunks"
         # Nobody is served from here on: who has all chunks may give already, and that is for the next round.
         mine = self._chunk(rank)
         theirs = {q: np.zeros(self._chunk(q).size, np.uint8) for q in group.others()}
-        requests = [group.receive(theirs[q], q, Group.MERGED) for q in theirs] + [group.send(mine, q, Group.MERGED) for q in theirs]
-        group.wait(requests, what)
+        receives = [group.receive(theirs[q], q, Group.MERGED) for q in theirs]
+        group.wait([*receives, *(group.send(mine, q, Group.MERGED) for q in theirs)], what)
         for q, chunk in theirs.items():
             self._set_chunk(q, chunk)
         for run, value in zip(self.runs, self.values, strict=True):
@@ -265,6 +267,9 @@ class Asynchronous(_Link):
             run.set_intercept(value)
         self.met = True
         self.seconds += time.perf_counter() - begin
+
+    def _served_all(self) -> bool:
+        return min(self.clocks) >= self.exchanges and not self.queue
 
     def _chunk(self, q: int) -> np.ndarray:
         parts = [run.columns(q) for run in self.runs]

@@ -209,7 +209,8 @@ class Group:
             for rank, other in enumerate(found):
                 for name, value in found[0].items():
                     if verdict is None and other.get(name) != value:
-                        verdict = f"communicator: all ranks must have the same {name}; rank 0 has {value!r}, rank {rank} {other.get(name)!r}"
+                        got = f"rank 0 has {value!r}, rank {rank} {other.get(name)!r}"
+                        verdict = f"communicator: all ranks must have the same {name}; {got}"
         verdict = self.share(verdict, "rank 0 to compare what the ranks train")
         if verdict is not None:
             self.told = True
