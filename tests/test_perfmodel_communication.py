@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import examples
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -17,6 +19,7 @@ MACHINES = st.integers(1, 200)
 CODINGS = st.sampled_from(list(CODECS))
 WORK = Work(n=8192, examples=100, numbers=819_200, seconds=1e-3)
 LINK = Link(latency=1e-5, bandwidth=1e9)
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance-model.md"
 
 
 # ---- bytes ---------------------------------------------------------------------------------------------------------
@@ -291,6 +294,24 @@ def test_a_negative_latency_is_none():
     assert found.link.latency == 0
     # Least (1000 b / 1 - 1)^2 + (2000 b / 3 - 1)^2.
     assert 1 / found.link.bandwidth == pytest.approx((1000 + 2000 / 3) / (1000**2 + (2000 / 3) ** 2), rel=1e-14)
+
+
+# ---- the documentation ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="the documentation is not beside the tests")
+def test_the_example_in_the_documentation_gives_what_it_says():
+    (block,) = (b for b in examples.blocks(PAGE) if "CommunicationModel" in b)
+    names: dict = {}
+    given, _, asked = block.rpartition("\n\n")
+    exec(given, names)
+    lines = asked.splitlines()
+    assert len(lines) == 5
+    for line in lines:
+        expression, said = line.split("#")
+        answers = eval(expression, names)
+        answers = answers if isinstance(answers, tuple) else (answers,)
+        assert [a if isinstance(a, str) else f"{a:.3g}" for a in answers] == said.strip().split(", ")
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------
