@@ -153,7 +153,7 @@ def test_what_a_round_is_bound_by(terms, overlapped, bound):
 @given(SIZES, CODINGS, st.booleans(), st.integers(1, 4))
 def test_one_machine_does_not_communicate(n, C, asynchronous, cores):
     model = CommunicationModel(Work(n, 10, 10 * n, 0.25), LINK, Coding(C, 1e6, 1e6), asynchronous, cores)
-    assert model.round(1) == Round(0.25, 0.0, 0.0, 0.0, asynchronous)
+    assert model.round(1) == Round(0.25, 0.0, 0.0, 0.0, False)
     assert model.efficiency(1) == 1
     assert model.examples_per_second(1) == 40
 
@@ -188,6 +188,7 @@ def test_slower_parts_never_make_a_round_shorter(n, machines, C, seconds, latenc
         assert t(asynchronous, encode=encode / factor) >= base
         assert t(asynchronous, decode=decode / factor) >= base
         assert t(asynchronous, cores=1) >= t(asynchronous, cores=2) >= base
+        assert t(asynchronous, cores=200) >= base
     assert t(True, encode=math.inf) <= t(False, encode=math.inf), "what overlaps is no longer"
 
 
@@ -207,7 +208,15 @@ def test_more_processes_than_cores_take_turns(machines, cores, factor):
     coding = Coding("8", 1e9, 1e9)
     apart = CommunicationModel(WORK, LINK, coding).round(machines)
     together = CommunicationModel(WORK, LINK, coding, cores=cores).round(machines)
-    assert together == Round(factor * apart.compute, factor * apart.coding, apart.latency, apart.transfer)
+    assert together == Round(*(factor * term for term in (apart.compute, apart.coding, apart.latency, apart.transfer)))
+
+
+def test_processes_of_one_machine_move_their_messages_themselves():
+    """So nothing overlaps, asynchronous or not."""
+    coding = Coding("8", 1e9, 1e9)
+    apart, together = (CommunicationModel(WORK, LINK, coding, asynchronous=True, cores=cores).round(2) for cores in (None, 2))
+    assert together == Round(apart.compute, apart.coding, apart.latency, apart.transfer, overlapped=False)
+    assert together.seconds == apart.work + apart.communication > apart.seconds
 
 
 # ---- machines and epochs -------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ Applications 19, 2005): 2 (R - 1) messages one after another. With R machines, a
     coding         = (n + k) / encode + (n + R k) / decode         asynchronous: (n + R k) / encode + (n + R k) / decode
 
 ``bytes`` are exact, those that docs/architecture.md, Communication, counts for the machine that sends most. One machine sends
-nothing and codes nothing: T = compute. docs/performance-model.md says what this leaves out.
+nothing and codes nothing: T = compute. A machine here is whatever holds one replica, a process too (`CommunicationModel`, cores).
+docs/performance-model.md says what this leaves out.
 """
 
 from __future__ import annotations
@@ -285,8 +286,9 @@ class CommunicationModel:
     asynchronous : bool
         Messages are under way while the next round is computed, one at a time.
     cores : int, optional
-        Machines are processes that share so many cores: beyond that they take turns, computing and coding take R / cores times
-        as long. Left out, each machine has its own.
+        Machines are processes of one machine that has so many cores. What moves their messages are they themselves: nothing is
+        under way while they work. More processes than cores take turns, and everything takes R / cores times as long. Left
+        out, each machine has a core of its own, and something that moves its messages.
     """
 
     work: Work
@@ -321,8 +323,9 @@ class CommunicationModel:
         full = self.work.examples
         part = full if examples is None else check_int("examples", examples, minimum=0, maximum=full)
         compute = self.work.seconds * (part / full)
+        overlapped = self.asynchronous and self.cores is None
         if machines == 1:
-            return Round(compute, 0.0, 0.0, 0.0, self.asynchronous)
+            return Round(compute, 0.0, 0.0, 0.0, overlapped)
         chunk = max(chunk_sizes(n, machines))
         # An owner answers all at once, or, where nobody waits for all, each worker by itself.
         answers = machines * chunk if self.asynchronous else chunk
@@ -331,9 +334,9 @@ class CommunicationModel:
         return Round(
             turns * compute,
             turns * coded,
-            2 * (machines - 1) * self.link.latency,
-            exchange_bytes(n, machines, coding.C) / self.link.bandwidth,
-            self.asynchronous,
+            turns * (2 * (machines - 1) * self.link.latency),
+            turns * (exchange_bytes(n, machines, coding.C) / self.link.bandwidth),
+            overlapped,
         )
 
     def examples_per_second(self, machines: int) -> float:

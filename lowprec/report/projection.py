@@ -277,7 +277,7 @@ def check_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     typical = math.exp(statistics.fmean(abs(math.log(row["projected_over_measured"])) for row in rows))
     table.notes.append(f"Ratio: projected over measured. Typically it is off by a factor of {typical:.2f}, one way or the other.")
     if rows[0]["cores"] is not None:
-        table.notes.append(f"Ranks share {rows[0]['cores']} cores: if there are more, they take turns at computing and coding.")
+        table.notes.append(f"Ranks share {rows[0]['cores']} cores: if there are more, they take turns.")
     return table
 
 
