@@ -7,7 +7,7 @@ from typing import Any
 from lowprec.checks import need_extra
 from lowprec.report.tables import power, times
 
-__all__ = ["compiler", "ladder", "over_sizes", "race", "signatures", "sizes", "training", "unjoined"]
+__all__ = ["compiler", "ladder", "machines", "over_sizes", "race", "signatures", "sizes", "training", "unjoined"]
 
 _COLORS = {"D4M4": "#b5446e", "D8M8": "#d1853a", "D16M16": "#3f8f6b", "D32fM32f": "#3b5b92"}
 _MORE_COLORS = ("#8064a2", "#7a6a4f", "#4aa3b8", "#9c3d3d")
@@ -233,4 +233,47 @@ def race(name: str, rows: list[dict[str, Any]]) -> Any:
     ax.set_ylabel("validation loss")
     ax.set_title(name, fontsize=11, loc="left")
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def machines(panels: dict[str, list[dict[str, Any]]]) -> Any:
+    """Projected throughput over the number of machines, both logarithmic; what no communication at all would give is dotted.
+
+    Parameters
+    ----------
+    panels : dict of str to list of dict
+        By heading, rows of `lowprec.report.projection`. Markers are open where efficiency is below one half.
+    """
+    figure, axes = _figure(4.4 * len(panels) + 1.2, 4.4, len(panels))
+    axes = list(axes) if len(panels) > 1 else [axes]
+    colors = (_OURS, *(color for color in _COLORS.values() if color != _OURS), *_MORE_COLORS)
+    names = list(dict.fromkeys(row["C"] for rows in panels.values() for row in rows))
+    every = [row["gnps"] for rows in panels.values() for row in rows]
+    for ax, (heading, rows) in zip(axes, panels.items(), strict=True):
+        for name in dict.fromkeys(row["C"] for row in rows):
+            mine = sorted((row for row in rows if row["C"] == name), key=lambda row: row["machines"])
+            color = colors[names.index(name) % len(colors)]
+            at, gnps = [row["machines"] for row in mine], [row["gnps"] for row in mine]
+            ax.plot(at, gnps, "-", color=color, lw=1.4)
+            for below, fill in ((False, color), (True, "white")):
+                shown = [row for row in mine if (row["efficiency"] < 0.5) == below]
+                x, y = [row["machines"] for row in shown], [row["gnps"] for row in shown]
+                ax.plot(x, y, "o", ms=4.5, color=color, mfc=fill, label=None if below else f"C{name}")
+        counts = sorted({row["machines"] for row in rows})
+        alone = rows[0]["gnps"] / rows[0]["machines"] / rows[0]["efficiency"]
+        ax.plot(counts, [alone * count for count in counts], ":", color=_QUIET, lw=1.2, label="no communication")
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log")
+        ax.set_xticks(counts[::2], [f"{count}" for count in counts[::2]])
+        low, high = min(every) / 1.5, alone * counts[-1] * 1.5
+        ticks = [10.0**k for k in range(-4, 9) if low <= 10.0**k <= high]
+        ax.set_ylim(low, high)
+        ax.set_yticks(ticks, [f"{tick:,.9g}" for tick in ticks])
+        ax.minorticks_off()
+        ax.grid(True, axis="y", alpha=0.25)
+        ax.set_xlabel("machines")
+        ax.set_title(heading, fontsize=10, loc="left")
+    axes[0].set_ylabel("GNPS of all machines")
+    axes[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.suptitle("Projected throughput on many machines; open: less than half of that without communication", fontsize=11)
     return figure
