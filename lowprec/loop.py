@@ -209,9 +209,10 @@ class Loop:
 
     def agreed(self, value: Any) -> Any:
         """Rank 0's value, if there are several ranks."""
-        link = self.runs[0].link
-        meanwhile = getattr(link, "serve", None)  # others may wait for this rank's answers meanwhile
-        return value if self.group is None else self.group.share(value, "rank 0's decision", meanwhile)
+        if self.group is None:
+            return value
+        meanwhile = getattr(self.runs[0].link, "serve", None)  # asynchronous ranks may wait for this one's answers
+        return self.group.share(value, "rank 0's decision", meanwhile)
 
     @property
     def gnps(self) -> float:

@@ -435,6 +435,8 @@ class Signature:
         widths = _index_widths()
         if widths:
             options += f", sparse data with i in {{{', '.join(map(str, widths))}}}"
+        if self.communication is not None:
+            options += f", workers that send numbers with C in {{{', '.join(_CODECS)}}}, with or without s"
         nearest = self._nearest(sparse)
         raise ValueError(
             f"signature {self} is valid, but has no kernel: {'; '.join(reasons)}. Runnable now: {options}"

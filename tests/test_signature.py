@@ -214,6 +214,17 @@ def test_gradient_terms_that_run(written, runs):
     assert str(Signature(written).require_runnable()) == runs
 
 
+@pytest.mark.parametrize("C", ["1", "2", "4", "8", "16", "16f", "32f", "1s", "2s", "4s", "8s", "16s", "16fs", "32fs"])
+def test_communication_terms_that_run(C):
+    assert str(Signature(f"D8M8C{C}").require_runnable()) == f"D8M8C{C}"
+    assert not Signature(f"D8M8C{C}").gradient_is_sent
+
+
+@pytest.mark.parametrize(("written", "sent"), [("G1C1s", True), ("G4C4", True), ("G8C8s", False), ("G32fC32fs", False)])
+def test_a_gradient_that_is_held_as_it_is_sent(written, sent):
+    assert Signature(written).require_runnable().gradient_is_sent is sent
+
+
 @pytest.mark.parametrize(
     ("text", "reasons", "example"),
     [
@@ -221,9 +232,9 @@ def test_gradient_terms_that_run(written, runs):
         ("D6i64M8", ["D6 asks for 6-bit fixed point", "i64 asks for 64-bit indexes"], "D8i32M8"),
         ("D8M8G4", ["G4 asks for 4-bit fixed point gradient numbers, and kernels hold them in 8, 16 or 32f"], "D8M8"),
         ("G18", ["G18 asks for 18-bit fixed point gradient numbers"], "D32fM32f"),
-        ("D8M16G16fC32f", ["G16f asks for", "C32f asks for workers that send numbers"], "D8M16"),
-        ("D8M16G32fC32f", ["C32f asks for workers that send numbers"], "D8M16"),
-        ("G1C1s", ["G1 asks for", "C1s asks for workers that send numbers"], "D32fM32f"),
+        ("D8M16G16fC3", ["G16f asks for", "C3 asks for 3-bit fixed point communication numbers"], "D8M16"),
+        ("D8M16G32fC64f", ["C64f asks for 64-bit floating point communication numbers, and workers send 1, 2, 4,"], "D8M16"),
+        ("G1C2s", ["G1 asks for 1-bit fixed point gradient numbers, and kernels"], "D32fM32f"),
         ("D6M6", ["D6 asks for 6-bit fixed point", "M6 asks for 6-bit fixed point"], "D8M8"),
         ("D3M12", ["D3 asks for", "M12 asks for"], "D4M16"),
         ("D8M16f", ["M16f asks for 16-bit floating point"], "D8M32f"),
