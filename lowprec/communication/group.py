@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,6 +26,10 @@ _broken = False
 
 class CommunicationError(RuntimeError):
     """Another rank did not answer in time, or stopped."""
+
+
+class _Silence(Exception):
+    """How a text begins and ends that says who waited in vain."""
 
 
 def _end_broken_job() -> None:  # pragma: no cover - in processes that tests only see from outside
@@ -68,10 +74,23 @@ class Group:
         self.bytes_sent, self.seconds = 0, 0.0
         self.told = False  # about a rank that stopped
         self.comm: Any = None
+        self.failed = False  # says the launcher
+        self._sources: dict[int, int] = {}  # of receives under way, by their identity
+        self._before: Any = None
+        self._listen()
         comm, request = communicator.Idup()
         self._wait([request], "every rank to begin training", None)
         self.comm = comm
         self._keep: list[Any] = []
+
+    def _listen(self) -> None:
+        """Hydra, MPICH's launcher, signals that a process has failed by SIGUSR1, which would end this one without a word."""
+        here = threading.current_thread() is threading.main_thread()
+        if here and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+            self._before = signal.signal(signal.SIGUSR1, self._told_by_launcher)
+
+    def _told_by_launcher(self, *_: Any) -> None:
+        self.failed = True
 
     # ---- messages ----
 
@@ -82,7 +101,9 @@ class Group:
 
     def receive(self, data: np.ndarray, source: int, tag: int) -> Any:
         """Start receiving into an array of uint8."""
-        return self.comm.Irecv([data, self._mpi.BYTE], source, tag)
+        request = self.comm.Irecv([data, self._mpi.BYTE], source, tag)
+        self._sources[id(request)] = source
+        return request
 
     def wait(self, requests: Sequence[Any], what: str, meanwhile: Callable[[], None] | None = None) -> None:
         """Wait until all requests are complete.
@@ -107,14 +128,23 @@ class Group:
     def until(self, done: Callable[[], bool], what: str, meanwhile: Callable[[], None]) -> None:
         """Call `meanwhile` until `done()`; see `wait`."""
         begin = time.perf_counter()
-        self._poll(done, what, meanwhile)
+        try:
+            self._poll(done, meanwhile)
+        except _Silence as silence:
+            raise self._lost(f"{silence.args[0]} for {what}{silence.args[1]}") from None
         self.seconds += time.perf_counter() - begin
 
     def _wait(self, requests: list[Any], what: str, meanwhile: Callable[[], None] | None) -> None:
-        if requests:
-            self._poll(lambda: self._mpi.Request.Testall(requests), what, meanwhile)
+        if not requests:
+            return
+        try:
+            self._poll(lambda: self._mpi.Request.Testall(requests), meanwhile)
+        except _Silence as silence:
+            silent = sorted({self._sources[id(r)] for r in requests if id(r) in self._sources and not r.Test()})
+            names = f" of rank{'s' * (len(silent) > 1)} {', '.join(map(str, silent))}" if silent else ""
+            raise self._lost(f"{silence.args[0]} for {what}{names}{silence.args[1]}") from None
 
-    def _poll(self, done: Callable[[], bool], what: str, meanwhile: Callable[[], None] | None) -> None:
+    def _poll(self, done: Callable[[], bool], meanwhile: Callable[[], None] | None) -> None:
         deadline = time.monotonic() + self.timeout
         tries = 0
         while not done():
@@ -123,8 +153,11 @@ class Group:
             tries += 1
             if tries % _TRIES == 0:
                 self._look_for_stop()
+                if self.failed:
+                    raise _Silence(f"rank {self.rank} waits", ", and the launcher says that a process has failed")
                 if time.monotonic() > deadline:
-                    raise self._lost(f"rank {self.rank} waited {self.timeout:g} s for {what}, and gives up")
+                    reasons = "it may have been killed, or its round may take longer than the timeout"
+                    raise _Silence(f"rank {self.rank} waited {self.timeout:g} s", f", and gives up: {reasons}")
             if tries > 8:
                 os.sched_yield()  # there may be more ranks than cores
 
@@ -134,7 +167,7 @@ class Group:
         if not _broken:
             _broken = True
             atexit.register(_end_broken_job)
-        return CommunicationError(f"{text}. A rank may have been killed, or the round may take longer than the timeout")
+        return CommunicationError(text)
 
     def _look_for_stop(self) -> None:
         if self.comm is None:
@@ -218,6 +251,8 @@ class Group:
 
     def close(self) -> None:
         """Give the duplicated communicator back, when every message has arrived."""
+        if self._before is not None:
+            signal.signal(signal.SIGUSR1, self._before)
         if self.comm is not None and not _broken:
             self.comm.Free()
             self.comm = None
