@@ -21,7 +21,7 @@ MACHINE ?=
 RESULTS ?= lowprec-results
 
 BIN = $(VENV)/bin
-SOURCES = pyproject.toml setup.py $(wildcard kernels/*.[ch] kernels/*.pyx kernels/*.pxd kernels/probes/*.c)
+SOURCES = pyproject.toml setup.py $(wildcard kernels/*.[ch] kernels/*.pyx kernels/*.px[di] kernels/probes/*.c)
 HAND_WRITTEN = $(wildcard kernels/*.[ch] kernels/probes/*.c)
 SANITIZED = batch kernels ops quantize random replicas rounding sgd_driver sparse_kernels threads
 

@@ -1,8 +1,8 @@
 """Pages that Sphinx makes of the package as it is installed, so that nothing is typed twice.
 
-``lowprec-kernels`` is the kernel matrix, ``lowprec-commands`` the command line's own help, and the page ``tables`` ends with the
-results that the measuring commands have left in a folder: that of the environment variable ``LOWPREC_RESULTS``, or
-``lowprec-results``.
+``lowprec-kernels`` is the kernel matrix, ``lowprec-codecs`` the kernels beside it, ``lowprec-commands`` the command line's own
+help, and the page ``tables`` ends with the results that the measuring commands have left in a folder: that of the environment
+variable ``LOWPREC_RESULTS``, or ``lowprec-results``.
 """
 
 from __future__ import annotations
@@ -39,6 +39,19 @@ class Kernels(SphinxDirective):
         for D in FORMATS:
             cells = ["<br>".join(f"`{row.name}`" for row in rows if (row.D, row.M) == (D, M)) for M in FORMATS]
             lines.append(f"| {D} | " + " | ".join(cells) + " |")
+        return _markdown(self, lines)
+
+
+class Codecs(SphinxDirective):
+    """The kernels of the codecs: C down, the operations across."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = [row for row in lowprec.kernels(isa="base") if row.C is not None]
+        ops = list(dict.fromkeys(row.op for row in rows))
+        lines = ["| C | " + " | ".join(f"`{op}`" for op in ops) + " |", "|---|" + "---|" * len(ops)]
+        for C in dict.fromkeys(row.C for row in rows):
+            cells = ["<br>".join(f"`{row.name}`" for row in rows if (row.C, row.op) == (C, op)) for op in ops]
+            lines.append(f"| {C} | " + " | ".join(cells) + " |")
         return _markdown(self, lines)
 
 
@@ -128,6 +141,7 @@ def _add_results(app: Any, docname: str, source: list[str]) -> None:
 
 def setup(app: Any) -> dict[str, bool]:
     app.add_directive("lowprec-kernels", Kernels)
+    app.add_directive("lowprec-codecs", Codecs)
     app.add_directive("lowprec-operations", Operations)
     app.add_directive("lowprec-commands", Commands)
     app.connect("source-read", _add_results)

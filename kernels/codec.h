@@ -22,9 +22,9 @@ typedef void (*lp_decode_fn)(const uint8_t *payload, const uint8_t *levels, int6
 typedef struct lp_codec {
     const char *name; /* "1", "2", "4", "8", "16", "16f", "32f" */
     int32_t bits;
-    int32_t levels; /* float32 numbers per block: 2, 1, or 0 */
-    int32_t exact;  /* is every number sent as it is? */
-    lp_encode_fn encode[2];                   /* [at random?]; the same twice where a codec has no random rounding */
+    int32_t levels;         /* float32 numbers per block: 2, 1, or 0 */
+    int32_t exact;          /* is every number sent as it is? */
+    lp_encode_fn encode[2]; /* [at random?]; the same twice where a codec has no random rounding */
     lp_encode_feedback_fn encode_feedback[2];
     lp_decode_fn decode, decode_add;
 } lp_codec;

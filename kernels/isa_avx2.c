@@ -1,9 +1,13 @@
 /* The AVX2 table (x86-64-v3). Pairs without a body of their own are the portable one, compiled with this unit's flags. */
+#include <cpuid.h>
+
 #include "body_avx2.h"
 
 static int has_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("fma");
+    unsigned a, b, c = 0, d;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("fma") &&
+           __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C); /* not every compiler's builtin knows it */
 }
 
 #define LP_ISA avx2

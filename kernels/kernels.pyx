@@ -4,6 +4,8 @@ A name is ``op_D_M[_rounding]``: op in ``dot``, ``axpy``, ``axpy_dot``; D and M 
 in ``4``, ``8``, ``16``, ``32f``; rounding none (nearest), ``_sr`` (stochastic, one shared block of random words), ``_srx``
 (xorshift, fresh for every write), ``_srb`` (the caller's random words). With M = 32f only the unsuffixed row exists.
 Sparse data: ``sdot_iI_D_M`` and ``saxpy_iI_D_M[_rounding]``, I in ``8``, ``16``, ``32``: the width of an index.
+Codecs of what workers send each other: ``encode_C[_sr]``, ``encode_feedback_C[_sr]``, ``decode_C``, ``decode_add_C``, C in ``1``,
+``2``, ``4``, ``8``, ``16``, ``16f``, ``32f``; :func:`coded_bytes` says how long a message is.
 
 Kernels take one-dimensional C-contiguous NumPy arrays of codes: packed uint8 for format 4 (two codes a byte, the even element
 in the low nibble), int8, int16, float32; an index is uint8, uint16 or uint32. They check dtype, length and contiguity, of an
@@ -45,7 +47,7 @@ cdef int _typenum(int bits) noexcept:
 
 cdef object _refuse(str kernel, str name, object a, object dtype, bint writable):
     """Compose the error for an operand that a kernel cannot take (only ever called to raise)."""
-    what = "" if dtype.startswith("uint") and "packed" not in dtype else " codes"
+    what = " codes" if dtype in _DTYPES.values() else ""
     rule = f"{kernel}: {name} must be a one-dimensional C-contiguous NumPy array of {dtype}{what}"
     if not isinstance(a, np.ndarray):
         raise TypeError(f"{rule}, got {type(a).__name__}")
@@ -73,11 +75,13 @@ cdef class Kernel:
         Its coordinates: operation, data format, model format, rounding suffix or ``"nearest"``, instruction set.
     index : str or None
         Sparse data: bits of an index. None for dense data.
+    C : str or None
+        Codecs: what is sent. They have no D, M and index; other kernels no C.
     runnable : bool
         Whether this CPU can run it. Calling one that is not runnable raises :class:`RuntimeError`.
     """
     cdef const lp_kernel *row
-    cdef readonly str name, op, D, M, rounding, isa, index
+    cdef readonly str name, op, D, M, rounding, isa, index, C
     cdef readonly bint runnable
 
     def __init__(self):
@@ -372,10 +376,14 @@ cdef class SaxpyKernel(Kernel):
         free(room)
 
 
+include "codecs.pxi"
+
+
 # ---- the tables ----
 
 cdef const lp_isa *_active
 cdef dict _tables = {}
+cdef dict _codec_tables = {}
 
 
 cdef object _record(const lp_isa *isa, const lp_kernel *row):
@@ -445,7 +453,7 @@ def _table(isa=None):
 
 
 def _by_name(name, isa):
-    for kernel in _table(isa):
+    for kernel in _table(isa) + _codecs(isa):
         if kernel.name == name:
             return kernel
     raise KeyError(name)
@@ -471,19 +479,24 @@ cdef int _build() except -1:
         _tables[lp_isas[k].name.decode()] = tuple(
             _record(lp_isas[k], &lp_isas[k].kernels[j])
             for j in range(lp_isas[k].count) if lp_isas[k].kernels[j].op not in (LP_SGD, LP_BATCH))
+        _codec_tables[lp_isas[k].name.decode()] = _codec_rows(lp_isas[k])
         k += 1
     return 0
 
 
 _choose()
 _build()
-for _kernel in _table():
+for _kernel in _table() + _codecs():
     globals()[_kernel.name] = _kernel
-__all__ = [_kernel.name for _kernel in _table()]
+__all__ = [*(_kernel.name for _kernel in _table() + _codecs()), "coded_bytes"]
 del _kernel
 
 
 def __getattr__(name):
+    ops = [op for op in ("encode_feedback", "encode", "decode_add", "decode") if name.startswith(op + "_")]
+    if ops:
+        rows = [k.name for k in _codecs() if k.op == ops[0]]
+        raise AttributeError(f"no kernel {name!r}; those of {ops[0]} are {', '.join(rows)}")
     ops = [op for op in ("axpy_dot", "axpy", "dot", "saxpy", "sdot") if name.startswith(op + "_")]
     if ops:
         rows = [k.name for k in _table() if k.op == ops[0]]

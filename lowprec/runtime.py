@@ -33,13 +33,14 @@ def kernels(
     rounding: str | None = None,
     isa: str | None = None,
     index: Format | str | int | None = None,
+    C: Format | str | int | None = None,
 ) -> list:
     """Rows of the kernel matrix.
 
     Parameters
     ----------
-    op : {"dot", "axpy", "axpy_dot", "sdot", "saxpy"}, optional
-        Only this operation; "sdot" and "saxpy" are those of sparse data.
+    op : {"dot", "axpy", "axpy_dot", "sdot", "saxpy", "encode", "encode_feedback", "decode", "decode_add"}, optional
+        Only this operation; "sdot" and "saxpy" are those of sparse data, the last four those of codecs.
     D, M : Format, str or int, optional
         Only this format of data, of model.
     rounding : {"nearest", "sr", "srx", "srb"}, optional
@@ -49,11 +50,14 @@ def kernels(
         included.
     index : {"8", "16", "32"}, optional
         Only kernels of sparse data with an index of so many bits.
+    C : {"1", "2", "4", "8", "16", "16f", "32f"}, optional
+        Only kernels of this codec.
 
     Returns
     -------
     list of Kernel
-        Callables with the attributes ``name``, ``op``, ``D``, ``M``, ``rounding``, ``isa``, ``index`` and ``runnable``.
+        Callables with the attributes ``name``, ``op``, ``D``, ``M``, ``rounding``, ``isa``, ``index``, ``C`` and ``runnable``;
+        those that a kernel does not have are None.
 
     Examples
     --------
@@ -62,12 +66,13 @@ def kernels(
     ['axpy_8_8', 'axpy_8_8_sr', 'axpy_8_8_srx', 'axpy_8_8_srb']
     """
     names = [name for name, _ in _core._isas()]
-    rows = [row for name in names for row in _core._table(name)]
+    rows = [row for name in names for row in _core._table(name) + _core._codecs(name)]
     # Every filter is checked against the table, so that a misspelled one is an error and not an empty list.
-    for field, value in (("index", index), ("op", op), ("D", D), ("M", M), ("rounding", rounding), ("isa", isa)):
+    filters = {"index": index, "C": C, "D": D, "M": M, "op": op, "rounding": rounding, "isa": isa}
+    for field, value in filters.items():
         if value is None:
             continue
-        if isinstance(value, (Format, int)) and not isinstance(value, bool) and field in ("D", "M", "index"):
+        if isinstance(value, (Format, int)) and not isinstance(value, bool) and field in ("D", "M", "index", "C"):
             value = str(value)
         options = dict.fromkeys(getattr(row, field) for row in rows)
         checks.check_choice(field, value, tuple(option for option in options if option is not None))
@@ -92,8 +97,9 @@ class _CallableModule(types.ModuleType):
         rounding: str | None = None,
         isa: str | None = None,
         index: Format | str | int | None = None,
+        C: Format | str | int | None = None,
     ) -> list:
-        return kernels(op, D, M, rounding=rounding, isa=isa, index=index)
+        return kernels(op, D, M, rounding=rounding, isa=isa, index=index, C=C)
 
 
 _CallableModule.__call__.__doc__ = kernels.__doc__

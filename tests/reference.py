@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import functools
 import math
+import struct
 from fractions import Fraction
 
 import numpy as np
@@ -209,6 +210,135 @@ def write_random_streams(path):
         out = csv.writer(f, lineterminator="\n")
         out.writerow(("generator", "seed", "stream", "index", "value"))
         out.writerows(random_streams())
+
+
+# ---- codecs -------------------------------------------------------------------------------------------------
+
+CODECS = ("1", "2", "4", "8", "16", "16f", "32f")
+CODE_BITS = {"1": 1, "2": 2, "4": 4, "8": 8, "16": 16, "16f": 16, "32f": 32}
+CODE_LEVELS = {"1": 2, "2": 1, "4": 1, "8": 1, "16": 1, "16f": 1, "32f": 0}
+
+
+def codec_names():
+    """Every row of the codecs as (op, C, rounding)."""
+    for C in CODECS:
+        for op in ("encode", "encode_feedback"):
+            for rounding in ("nearest", "sr") if C in ("2", "4", "8", "16") else ("nearest",):
+                yield op, C, rounding
+        yield "decode", C, "nearest"
+        yield "decode_add", C, "nearest"
+
+
+def coded_bytes(C, n):
+    """Bytes of a message of n numbers."""
+    return -(-n * CODE_BITS[C] // 8) + 4 * CODE_LEVELS[C] * -(-n // 2048)
+
+
+def partial_sums(terms):
+    """32 float32 sums, term j to sum j mod 32, added up as those of dot are; float64."""
+    sums = [np.float32(0)] * 32
+    for j, term in enumerate(terms):
+        sums[j % 32] = sums[j % 32] + term
+    sums = [float(s) for s in sums]
+    for s in (16, 8, 4, 2, 1):
+        for l in range(s):
+            sums[l] += sums[l + s]
+    return sums[0]
+
+
+def code_block(C, v, feedback, stream):
+    """(codes, levels) of a block of float32 numbers, or None if it cannot be coded. Codes are bits, integers, or bits of halves.
+    stream: where random words come from, or None: round to nearest."""
+    if any(not abs(float(x)) <= 2.0**100 for x in v):
+        return None
+    a = max(abs(x) for x in v)
+    if C == "1":
+        codes = [int(x < 0) for x in v]
+        levels = []
+        for bit in (0, 1):
+            count = codes.count(bit)
+            total = partial_sums([x if code == bit else np.float32(0) for x, code in zip(v, codes, strict=True)])
+            levels.append(np.float32(total / count if count else 0.0))
+        return codes, levels
+    if C == "16f":
+        k = math.frexp(float(a))[1] - 15 if a >= 2.0**-100 else 0
+        return [int.from_bytes(struct.pack("<e", float(x) / 2.0**k), "little") for x in v], [np.float32(2.0**k)]
+    level = a / np.float32(max_code_of(C)) * np.float32(1 + 2**-22)
+    inverse = np.float32(0)
+    if level < 2.0**-100:
+        level = np.float32(0)
+    else:
+        inverse = np.float32(1) / level
+    codes = []
+    for j, x in enumerate(v):
+        if j % 16 == 0 and stream:
+            words = words32(stream.block())
+        t = x * inverse
+        if not stream:
+            codes.append(round(Fraction(float(t))))
+            continue
+        f = math.floor(float(t))
+        codes.append(f + (Fraction(float(t - np.float32(f))) > Fraction(words[j % 16] >> 8, 2**24)))
+    assert max(map(abs, codes)) <= max_code_of(C)
+    if feedback and C in ("2", "4"):
+        squares = sum(c * c for c in codes)
+        total = partial_sums([x * np.float32(c) for x, c in zip(v, codes, strict=True)])
+        level = np.float32(total / squares if squares else 0.0)
+    return codes, [level]
+
+
+def max_code_of(C):
+    """The largest code of a fixed-point codec."""
+    return 2 ** (CODE_BITS[C] - 1) - 1
+
+
+def decode_block(C, codes, levels):
+    """The numbers of a block, float32."""
+    if C == "1":
+        return [levels[code] for code in codes]
+    if C == "16f":
+        codes = [struct.unpack("<e", code.to_bytes(2, "little"))[0] for code in codes]
+    return [np.float32(code) * levels[0] for code in codes]
+
+
+def encode(C, v, *, feedback=False, random=False, seed=0, stream=0):
+    """(message, what is left, whether all numbers are finite): bytes, float32 numbers, bool."""
+    v = [np.float32(x) for x in v]
+    if C == "32f":
+        finite = all(math.isfinite(x) for x in v)
+        return b"".join(x.tobytes() for x in v), [x - x for x in v] if feedback else v, finite
+    source = Stream(seed, stream) if random else None
+    payload, levels, left, finite = 0, [], [], True
+    for first in range(0, len(v), 2048):
+        block = v[first : first + 2048]
+        coded = code_block(C, block, feedback, source)
+        if coded is None:
+            finite = False
+            coded = [0] * len(block), [np.float32(math.nan)] * CODE_LEVELS[C]
+        for j, code in enumerate(coded[0], first):
+            payload |= code % 2 ** CODE_BITS[C] << CODE_BITS[C] * j
+        levels += coded[1]
+        left += [x - d for x, d in zip(block, decode_block(C, *coded), strict=True)] if feedback else block
+    message = payload.to_bytes(-(-len(v) * CODE_BITS[C] // 8), "little") + b"".join(x.tobytes() for x in levels)
+    return message, left, finite
+
+
+def decode(C, message, n):
+    """The n numbers of a message, float32."""
+    bits = CODE_BITS[C]
+    end = -(-n * bits // 8)
+    levels = list(np.frombuffer(message[end:], "<f4"))
+    if C == "32f":
+        return list(np.frombuffer(message, "<f4"))
+    codes = []
+    for j in range(n):
+        code = int.from_bytes(message[j * bits // 8 : (j * bits + bits + 7) // 8], "little") >> j * bits % 8 & (2**bits - 1)
+        codes.append(code - 2**bits if C in ("2", "4", "8", "16") and code >= 2 ** (bits - 1) else code)
+    numbers = []
+    for k in range(-(-n // 2048)):
+        own = levels[k * CODE_LEVELS[C] : (k + 1) * CODE_LEVELS[C]]
+        numbers += decode_block(C, codes[2048 * k : 2048 * (k + 1)], own)
+    return numbers
 
 
 # ---- the step of an axpy ------------------------------------------------------------------------------------

@@ -219,7 +219,9 @@ def test_the_table_has_no_holes(isa):
 
 
 def test_every_row_is_importable_by_its_name():
-    assert sorted(kernels.__all__) == sorted(R.name_of(*row) for row in [*R.names(), *R.sparse_names()])
+    codecs = [f"{op}_{C}" + ("_sr" if rounding == "sr" else "") for op, C, rounding in R.codec_names()]
+    matrix = [R.name_of(*row) for row in [*R.names(), *R.sparse_names()]]
+    assert sorted(kernels.__all__) == sorted([*matrix, *codecs, "coded_bytes"])
     for row in kernels._table(kernels._active_isa()):
         assert getattr(kernels, row.name) is row
         assert pickle.loads(pickle.dumps(row)) is row

@@ -23,16 +23,15 @@ def run(code, **environ):
 
 
 def test_the_list_is_the_whole_matrix_on_every_isa():
-    wanted = {
-        (op, D, M, rounding, index, isa)
-        for op, D, M, rounding, index in [*((*row, None) for row in reference.names()), *reference.sparse_names()]
-        for isa, _ in core._isas()
-    }
+    matrix = [*((*row, None, None) for row in reference.names()), *((*row, None) for row in reference.sparse_names())]
+    codecs = [(op, None, None, rounding, None, C) for op, C, rounding in reference.codec_names()]
+    wanted = {(*row, isa) for row in matrix + codecs for isa, _ in core._isas()}
     rows = lp.kernels()
-    assert {(k.op, k.D, k.M, k.rounding, k.index, k.isa) for k in rows} == wanted
+    assert {(k.op, k.D, k.M, k.rounding, k.index, k.C, k.isa) for k in rows} == wanted
     assert len(rows) == len(wanted)
     for k in rows:
-        assert k.name == reference.name_of(k.op, k.D, k.M, k.rounding, k.index)
+        if k.C is None:
+            assert k.name == reference.name_of(k.op, k.D, k.M, k.rounding, k.index)
         assert callable(k)
         assert k.runnable == dict(core._isas())[k.isa]
 
@@ -47,12 +46,20 @@ def test_filters():
     assert lp.kernels("dot", rounding="nearest") == lp.kernels("dot")
     assert [k.name for k in lp.kernels("sdot", D="8", M="16", isa=isa, index=8)] == ["sdot_i8_8_16"]
     assert {k.op for k in lp.kernels(index="32")} == {"sdot", "saxpy"}
+    assert [k.name for k in lp.kernels("decode_add", C="16f", isa=isa)] == ["decode_add_16f"]
+    assert lp.kernels("encode", C=8) == lp.kernels("encode", C=lp.Format(8)) == lp.kernels("encode", C="8")
 
 
 @pytest.mark.parametrize(
     ("filters", "error", "fragment"),
     [
-        ({"op": "gemm"}, ValueError, "op: choose one of {dot, sdot, axpy, axpy_dot, saxpy}; got 'gemm'"),
+        (
+            {"op": "gemm"},
+            ValueError,
+            "op: choose one of {dot, sdot, axpy, axpy_dot, saxpy, encode, encode_feedback, decode, decode_add}; got 'gemm'",
+        ),
+        ({"C": "3"}, ValueError, "C: choose one of {1, 2, 4, 8, 16, 16f, 32f}; got '3'"),
+        ({"C": "8", "op": "dot"}, ValueError, "op: choose one of {encode, encode_feedback, decode, decode_add}; got 'dot'"),
         ({"D": "6"}, ValueError, "D: choose one of {4, 8, 16, 32f}; got '6'"),
         ({"D": 32}, ValueError, "D: choose one of {4, 8, 16, 32f}; got '32'"),
         ({"D": 8.0}, TypeError, "D: expected one of {4, 8, 16, 32f}; got float 8.0"),
