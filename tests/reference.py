@@ -301,13 +301,13 @@ def decode_block(C, codes, levels):
     return [np.float32(code) * levels[0] for code in codes]
 
 
-def encode(C, v, *, feedback=False, random=False, seed=0, stream=0):
-    """(message, what is left, whether all numbers are finite): bytes, float32 numbers, bool."""
+def encode(C, v, *, feedback=False, random=False, seed=0, stream=0, source=None):
+    """(message, what is left, whether all numbers are finite): bytes, float32 numbers, bool. source: a Stream to go on with."""
     v = [np.float32(x) for x in v]
     if C == "32f":
         finite = all(math.isfinite(x) for x in v)
         return b"".join(x.tobytes() for x in v), [x - x for x in v] if feedback else v, finite
-    source = Stream(seed, stream) if random else None
+    source = (source or Stream(seed, stream)) if random else None
     payload, levels, left, finite = 0, [], [], True
     for first in range(0, len(v), 2048):
         block = v[first : first + 2048]

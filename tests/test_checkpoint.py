@@ -41,10 +41,9 @@ RUNS = {
     "SVRG, several models, L2": {"signature": "D16M8", "solver": "svrg", "several": True, "penalty": "l2", "alpha": 0.01},
     "sparse": {"signature": "D8i16M8", "sparse": True, "shuffle": True, "average": True},
     "sparse, SVRG": {"signature": "D8M8", "sparse": True, "solver": "svrg"},
-    "two workers": {"signature": "D8M8", "n_threads": 2, "deterministic": True, "sync_every": 8, "shuffle": True, "cut": True},
-    # Where there are checkpoints calls end with rounds, so the range is looked at there; and an epoch of 80 rows a worker ends
-    # within a round, so replicas are merged there.
-    "two workers, rounds cut": {"signature": "D8M16", "n_threads": 2, "deterministic": True, "sync_every": 9, "cut": True},
+    "two workers": {"signature": "D8M8", "n_threads": 2, "deterministic": True, "sync_every": 8, "shuffle": True},
+    # An epoch of 80 rows a worker ends within a round.
+    "two workers, rounds cut": {"signature": "D8M16", "n_threads": 2, "deterministic": True, "sync_every": 9},
 }  # fmt: skip
 
 
@@ -63,18 +62,12 @@ def run(kind, checkpoint=None, **more):
     X, y, weight = problem()
     if how.pop("sparse", False):
         X = pytest.importorskip("scipy.sparse").csr_array(X)
-    how.pop("cut", None)
     labels = y if how.pop("several", False) else y[:, 0]
     if how.pop("weighted", False):
         how["sample_weight"] = weight
     if how.pop("init", False):
         how["init"] = np.linspace(-0.5, 0.5, X.shape[1])
     return lp.train(X, labels, checkpoint=checkpoint, **({"checkpoint_seconds": 0.0} | how))
-
-
-def uninterrupted(kind, folder):
-    """The run as it is without checkpoints, or, where these make a difference, without one before its end."""
-    return run(kind, folder / "whole", checkpoint_seconds=1e9) if RUNS[kind].get("cut") else run(kind)
 
 
 def assert_same(a, b):
@@ -97,7 +90,7 @@ def quick(monkeypatch):
 @pytest.mark.parametrize("kind", RUNS)
 def test_interrupted_at_every_checkpoint(kind, tmp_path, monkeypatch):
     """Each attempt gets as far as one checkpoint more."""
-    whole = uninterrupted(kind, tmp_path)
+    whole = run(kind)
     path, write = tmp_path / "run", Checkpoint.write
 
     def once(self, facts, arrays):
@@ -140,7 +133,7 @@ def forked(kind, path, kill_after=None):
 def test_killed_at_random(kind, tmp_path):
     """`LOWPREC_KILLS` SIGKILLs at random moments, each of a process that goes on from where the last one was."""
     rng = random.Random(f"{SEED} {kind}")
-    whole = uninterrupted(kind, tmp_path)
+    whole = run(kind)
     begin = time.perf_counter()
     assert forked(kind, tmp_path / "timed")
     took = time.perf_counter() - begin

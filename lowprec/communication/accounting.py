@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lowprec.communication.codecs import coded_bytes
+from ..kernels import coded_bytes
 
 __all__ = ["CommunicationInfo", "bytes_per_exchange"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lowprec.communication.group import Group
+from .group import Group
 
 __all__ = ["Asynchronous", "Synchronous"]
 

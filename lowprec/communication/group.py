@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from lowprec import checks
+from .. import checks
 
 __all__ = ["CommunicationError", "Group"]
 
 _GIVE, _MERGED, _SMALL, _STOP = 1, 2, 3, 4
 # Looks at the clock, and for a rank that has stopped, once in so many tries.
 _TRIES = 64
+# Seconds that a rank which has lost another leaves the rest to end by themselves.
+_GRACE = 1.0
 _broken = False
 
 
@@ -33,12 +35,12 @@ class _Silence(Exception):
 
 
 def _end_broken_job() -> None:  # pragma: no cover - in processes that tests only see from outside
-    # Finalizing MPI would wait for the rank that is lost.
-    from mpi4py import MPI
-
+    # Finalizing MPI would wait for the rank that is lost, and aborting for a launcher that may be gone. The launcher may end the
+    # others with this process: they have been told, and say so first.
     sys.stdout.flush()
     sys.stderr.flush()
-    MPI.COMM_WORLD.Abort(1)
+    time.sleep(_GRACE)
+    os._exit(1)
 
 
 class Group:
@@ -163,7 +165,6 @@ class Group:
 
     def _lost(self, text: str) -> CommunicationError:
         global _broken
-        self.told = True
         if not _broken:
             _broken = True
             atexit.register(_end_broken_job)
@@ -180,7 +181,7 @@ class Group:
             raise CommunicationError(f"rank {status.Get_source()} stopped: {text.decode()}")
 
     def stop(self, error: BaseException) -> None:
-        """Tell the others that this rank stops, and why, unless it was another that stopped first."""
+        """Tell the others that this rank stops, and why, unless it was they who said so."""
         if self.told or self.comm is None:
             return
         self.told = True
