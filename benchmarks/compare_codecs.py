@@ -62,7 +62,10 @@ def main():
                     times[who].append(seconds(runs[who]))
                 order.append(order.pop(0))
             rate = {who: spread([n_bytes / s / 1e9 for s in times[who]]).median for who in runs}
-            line = f"{C + suffix:8} {rate['copy']:11.1f} {rate['encode']:7.1f} {rate['feedback']:9.1f} {rate['decode_add']:11.1f}  "
+            line = f"{C + suffix:8}"
+            for who, width in (("copy", 11), ("encode", 7), ("feedback", 9), ("decode_add", 11)):
+                line += f" {rate[who]:{width}.1f}"
+            line += "  "
             for who, width in (("encode", 11), ("feedback", 14)):
                 together = [a + b for a, b in zip(times[who], times["decode_add"], strict=True)]
                 share = ratios(times["copy"], together)

@@ -6,7 +6,7 @@ from . import common
 
 
 class Codecs:
-    """Encoding float32 numbers and adding what is decoded, as a worker does with each message; in place where there is feedback."""
+    """Encoding float32 numbers, and adding what is decoded to others; with feedback to what was left of them."""
 
     param_names = ["codec", "how", "size"]
     params = [
