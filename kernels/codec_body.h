@@ -56,7 +56,8 @@ LP_INLINE float lp_load_level(const uint8_t *levels, int k)
 LP_INLINE void lp_store_level(uint8_t *levels, int k, float f) { memcpy(levels + 4 * k, &f, 4); }
 
 /* ---------------------------------------------------------------- the portable body
- * Each works on numbers j .. n - 1 of a block, so that a vector ISA can leave it the end. */
+ * Each works on numbers j .. n - 1 of a block, so that a vector ISA can leave it the end; 32 at a time, a constant count, for the
+ * compiler. */
 
 /* The largest magnitude, as its bits: they are ordered as the magnitudes are, and a NaN is larger than all. */
 LP_INLINE uint32_t lp_largest_portable(const float *v, int64_t j, int64_t n, uint32_t largest)
@@ -92,34 +93,53 @@ LP_INLINE int32_t lp_code_at(const uint8_t *payload, int64_t j, int bits)
     return code;
 }
 
-/* sum += v code; returns the sum of code^2. */
-LP_INLINE int64_t lp_fit_portable(const float *v, const uint8_t *payload, int64_t j, int64_t n, int bits, float *sum)
+/* sum += v code for n <= 32 numbers, of which the first goes to sum 0; returns the sum of code^2. */
+LP_INLINE int32_t lp_fit_32(const float *v, const uint8_t *payload, int n, int bits, float *sum)
 {
-    int64_t squares = 0;
-    for (; j < n; j++) {
-        const int32_t code = lp_code_at(payload, j, bits);
-        sum[j & 31] += v[j] * (float)code;
-        squares += code * code;
+    int32_t squares = 0;
+    int8_t codes[32];
+    for (int k = 0; k < n; k++)
+        codes[k] = (int8_t)lp_code_at(payload, k, bits);
+    for (int k = 0; k < n; k++) {
+        sum[k] += v[k] * (float)codes[k];
+        squares += codes[k] * codes[k];
     }
     return squares;
 }
 
-/* Bits of the numbers' signs; sum[0] += those >= 0, sum[1] += those < 0; returns how many are < 0. */
+/* The same for numbers j .. n - 1; j is a multiple of 32. */
+LP_INLINE int64_t lp_fit_portable(const float *v, const uint8_t *payload, int64_t j, int64_t n, int bits, float *sum)
+{
+    int64_t squares = 0;
+    for (; j <= n - 32; j += 32)
+        squares += lp_fit_32(v + j, payload + j * bits / 8, 32, bits, sum);
+    return squares + lp_fit_32(v + j, payload + j * bits / 8, (int)(n - j), bits, sum);
+}
+
+/* Bits of the signs of n <= 32 numbers; above += those >= 0, below += those < 0; returns how many are < 0. */
+LP_INLINE int32_t lp_signs_32(const float *v, int n, uint8_t *payload, float *above, float *below)
+{
+    int32_t is[32] = {0}, negative = 0;
+    for (int k = 0; k < n; k++) {
+        const float x = v[k];
+        is[k] = x < 0;
+        above[k] += x < 0 ? 0.0f : x;
+        below[k] += x < 0 ? x : 0.0f;
+        negative += x < 0;
+    }
+    for (int k = 0; k < n; k += 8)
+        *payload++ = (uint8_t)(is[k] | is[k + 1] << 1 | is[k + 2] << 2 | is[k + 3] << 3 | is[k + 4] << 4 | is[k + 5] << 5 |
+                               is[k + 6] << 6 | is[k + 7] << 7);
+    return negative;
+}
+
+/* The same for numbers j .. n - 1; j is a multiple of 32. */
 LP_INLINE int64_t lp_signs_portable(const float *v, int64_t j, int64_t n, uint8_t *payload, float sum[2][32])
 {
     int64_t negative = 0;
-    for (; j < n; j += 8) { /* j is a multiple of 8 */
-        unsigned byte = 0;
-        for (int64_t k = j; k < n && k < j + 8; k++) {
-            const int below = v[k] < 0;
-            byte |= (unsigned)below << (k - j);
-            sum[0][k & 31] += below ? 0.0f : v[k];
-            sum[1][k & 31] += below ? v[k] : 0.0f;
-            negative += below;
-        }
-        payload[j >> 3] = (uint8_t)byte;
-    }
-    return negative;
+    for (; j <= n - 32; j += 32)
+        negative += lp_signs_32(v + j, 32, payload + j / 8, sum[0], sum[1]);
+    return negative + lp_signs_32(v + j, (int)(n - j), payload + j / 8, sum[0], sum[1]);
 }
 
 /* |x| <= 2^15 to an IEEE half, halves to even. */
@@ -147,24 +167,36 @@ LP_INLINE void lp_halves_portable(const float *v, int64_t j, int64_t n, float in
     }
 }
 
-/* Puts, adds or subtracts the decoded numbers. */
+/* Puts, adds or subtracts n <= 32 decoded numbers. */
+LP_INLINE void lp_decode_32(const uint8_t *payload, float level, float below, int n, float *out, int bits, int half, int op)
+{
+    float d[32];
+    if (bits == 1) {
+        const uint32_t either = lp_as_bits(level) ^ lp_as_bits(below); /* not a jump: half of them would be mispredicted */
+        for (int k = 0; k < n; k++)
+            d[k] = lp_as_float(lp_as_bits(level) ^ (either & (0u - (payload[k >> 3] >> (k & 7) & 1u))));
+    } else if (half) {
+        for (int k = 0; k < n; k++) {
+            uint16_t h;
+            memcpy(&h, payload + 2 * k, 2);
+            d[k] = lp_from_half(h) * level;
+        }
+    } else {
+        for (int k = 0; k < n; k++)
+            d[k] = (float)lp_code_at(payload, k, bits) * level;
+    }
+    for (int k = 0; k < n; k++)
+        out[k] = op == LP_PUT ? d[k] : op == LP_ADD ? out[k] + d[k] : out[k] - d[k];
+}
+
+/* The same for numbers j .. n - 1; j is a multiple of 32. */
 LP_INLINE void lp_decode_portable(const uint8_t *payload, const uint8_t *levels, int64_t j, int64_t n, float *out, int bits,
                                   int half, int op)
 {
     const float level = lp_load_level(levels, 0), below = bits == 1 ? lp_load_level(levels, 1) : 0.0f;
-    for (; j < n; j++) {
-        float d;
-        if (bits == 1) {
-            d = payload[j >> 3] >> (j & 7) & 1 ? below : level;
-        } else if (half) {
-            uint16_t h;
-            memcpy(&h, payload + 2 * j, 2);
-            d = lp_from_half(h) * level;
-        } else {
-            d = (float)lp_code_at(payload, j, bits) * level;
-        }
-        out[j] = op == LP_PUT ? d : op == LP_ADD ? out[j] + d : out[j] - d;
-    }
+    for (; j <= n - 32; j += 32)
+        lp_decode_32(payload + j * bits / 8, level, below, 32, out + j, bits, half, op);
+    lp_decode_32(payload + j * bits / 8, level, below, (int)(n - j), out + j, bits, half, op);
 }
 
 #endif

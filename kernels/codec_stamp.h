@@ -1,5 +1,6 @@
-/* Makes one table of codecs. An ISA's file defines LP_QUANTIZE (its table of quantize), LP_LARGEST, LP_PACK_2, LP_FIT, LP_SIGNS, LP_HALVES
- * and LP_DECODE (always-inline functions as those of codec_body.h, from number 0 on), includes this file, and says LP_CODEC_STAMP(its name). */
+/* Makes one table of codecs. An ISA's file defines LP_QUANTIZE (its table of quantize), LP_LARGEST, LP_PACK_2, LP_FIT, LP_SIGNS,
+ * LP_HALVES and LP_DECODE (always-inline functions as those of codec_body.h, from number 0 on), includes this file, and says
+ * LP_CODEC_STAMP(its name). */
 #include "codec_body.h"
 
 LP_INLINE double lp_sum_32(const float sum[32])
@@ -43,10 +44,9 @@ LP_INLINE int lp_encode_block(float *v, int64_t n, uint8_t *payload, uint8_t *le
         const float inv = level > 0 ? 1.0f / level : 0.0f;
         int8_t codes[LP_CODE_BLOCK + 3]; /* of 2 bits: those of 8, for they lie in +-1 */
         int64_t clipped = 0;             /* none */
-        LP_QUANTIZE.quantize[0][bits == 4    ? LP_BITS_4
-                                : bits == 16 ? LP_BITS_16
-                                             : LP_BITS_8][0][stochastic](v, n, &inv, bits == 2 ? (uint8_t *)codes : payload, lane,
-                                                                         &clipped, 0);
+        const int as = bits == 4 ? LP_BITS_4 : bits == 16 ? LP_BITS_16 : LP_BITS_8;
+        const lp_quantize_fn quantize = LP_QUANTIZE.quantize[0][as][0][stochastic];
+        quantize(v, n, &inv, bits == 2 ? (uint8_t *)codes : payload, lane, &clipped, 0);
         if (bits == 2) {
             memset(codes + n, 0, 3);
             LP_PACK_2(codes, n, payload);

@@ -181,6 +181,15 @@ def test_feedback_leaves_the_difference(row):
 
 
 @pytest.mark.parametrize("C", FIXED)
+def test_no_code_is_clipped(C):
+    """Of every significand that the largest magnitude can have; powers of two change nothing, down to the least level."""
+    most = R.max_code_of(C)
+    a = np.arange(1 << 23, 1 << 24, dtype=np.int32).astype(np.float32)
+    inverse = np.float32(1) / (a / np.float32(most) * np.float32(1 + 2**-22))
+    assert (a * inverse).max() <= most
+
+
+@pytest.mark.parametrize("C", FIXED)
 def test_random_rounding_is_unbiased(C):
     """Hoeffding's inequality: the mean of K errors, each in an interval one level wide, is off by eps with probability at most
     2 exp(-2 K eps^2 / level^2); eps such that this is 1e-9 for all numbers together. A word has 24 bits, so the mean may be off
