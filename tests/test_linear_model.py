@@ -405,6 +405,23 @@ def test_penalties_act(binary):
     assert rest[0] < 0.05 * rest[1]
 
 
+def test_workers_that_exchange_coded_changes(digits):
+    X, y = digits
+    X, y = X[:600], y[:600]
+    given = {"n_jobs": 2, "sync_every": 64, "max_iter": 2, "batch_size": 2}
+    models = [classifier("D8M8C32fs", **given), classifier("D8M8", deterministic=True, **given), classifier("D8M8C4s", **given)]
+    full, merged, coded = (clf.fit(X, y) for clf in models)
+    # 32f is what threads merge anyway; fewer bits are another model, as good.
+    np.testing.assert_array_equal(full.coef_, merged.coef_)
+    np.testing.assert_array_equal(full.intercept_, merged.intercept_)
+    np.testing.assert_array_equal(coded.coef_, clone(coded).fit(X, y).coef_)
+    if coded.n_threads_ > 1:
+        assert not np.array_equal(coded.coef_, full.coef_)
+    assert coded.score(X, y) > 0.9
+    with pytest.raises(ValueError, match=r"signature: must have no C term with solver='svrg'"):
+        classifier("D8M8C8s", loss="log_loss", solver="svrg", n_jobs=2).fit(X, y)
+
+
 @pytest.mark.parametrize(("n_jobs", "threads"), [(None, 1), (1, 1), (2, 2), (-1, None)])
 def test_n_jobs_are_threads(n_jobs, threads, binary):
     X, y = binary

