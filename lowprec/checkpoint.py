@@ -85,13 +85,15 @@ class Checkpoint:
     path : str or path-like
     seconds : float
         At least so long from one to the next.
+    elsewhere : bool
+        Another process reads and writes it for this one.
     """
 
-    def __init__(self, path: Any, seconds: float) -> None:
+    def __init__(self, path: Any, seconds: float, *, elsewhere: bool = False) -> None:
         if not isinstance(path, (str, os.PathLike)):
             raise checks.wrong_type("checkpoint", "the path of a file", path)
-        self.path = Path(path)
-        if self.path.is_dir() or not self.path.parent.is_dir():
+        self.path, self.elsewhere = Path(path), elsewhere
+        if not elsewhere and (self.path.is_dir() or not self.path.parent.is_dir()):
             raise checks.wrong_value("checkpoint", "must be a file in a folder that exists", str(path))
         self.seconds, self.last = seconds, time.monotonic()
         self.mark = ""
@@ -102,6 +104,8 @@ class Checkpoint:
 
     def write(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Replace the file: whoever reads it finds the old one or the new one, whenever this process is killed."""
+        if self.elsewhere:
+            return
         # The archive has checksums of the arrays, but none of their names.
         header = json.dumps({"version": _VERSION, "run": self.mark, "arrays": sorted(arrays), **facts}).encode()
         atomic.replace(self.path, lambda f: np.savez(f, header=np.frombuffer(header, np.uint8), **arrays))
@@ -109,6 +113,8 @@ class Checkpoint:
 
     def read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
         """What was written last by this run; None where there is nothing."""
+        if self.elsewhere:
+            return None
         name = str(self.path)
         try:
             with open(name, "rb") as file:  # NumPy leaves files open that are no archives

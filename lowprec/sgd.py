@@ -7,11 +7,10 @@ two blocks Python sees Ctrl-C, calls the callback, and at fixed points looks whe
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ from . import _sgd, checks
 from .checkpoint import Checkpoint, fingerprint, regrouped
 from .communication.accounting import CommunicationInfo, bytes_per_exchange
 from .communication.exchange import Asynchronous, Synchronous
-from .communication.group import Group
+from .communication.group import Group, ranks
 from .formats import RANDOM_SOURCES, ROUNDINGS, Rounding
 from .loop import Loop, Model, TrainInfo, diverged, training_loss
 from .losses import loss_of
@@ -220,8 +219,9 @@ def train(
         Give each worker a replica of the model, and merge it after so many of its examples: its changes are added to the shared
         model, the others' taken from it. A small model that all write at once bounces between the cores' caches; replicas do
         not. The price is that workers see each other's changes that much later. A multiple of `batch_size`. None: no replicas,
-        or with `deterministic` 16 examples, or as many as have 16,384 numbers (of sparse data 4 * n) if these
-        are more.
+        or with `deterministic` and with a C term 16 examples, or as many as have 16,384 numbers (of sparse data 4 * n) if these
+        are more; but no more than what keeps the sum of all workers' changes from overshooting, by the largest curvature of a
+        sample of the data.
     pin_threads : bool
         Tie each worker to a CPU of its own (of those that this process may use) while it trains, and let the memory of converted
         data be touched first by the worker that will read it. Without effect where OpenMP's own variables (``OMP_PROC_BIND``,
@@ -332,7 +332,7 @@ def train(
     >>> bool(np.mean((X @ r.coef > 0) == y) > 0.95)
     True
     """
-    with _ranks(communicator, checks.check_finite_scalar("timeout", timeout, positive=True)) as group:
+    with ranks(communicator, checks.check_finite_scalar("timeout", timeout, positive=True)) as group:
         signature = Signature(signature).require_runnable()
         D, M = signature.dataset, signature.model
         form = loss_of(
@@ -446,9 +446,13 @@ def train(
         if (deterministic or talk is not None) and sync_every is None:
             per_example = max(numbers, 1.0)
             sync_every = max(_SYNC_EXAMPLES, int(_SYNC_NUMBERS / per_example), math.ceil(_SYNC_MODELS * n / per_example))
-            if at_most is not None:
-                sync_every = min(sync_every, at_most)
-            sync_every = min(-(-sync_every // batch_size) * batch_size, NEVER)
+            if n_workers > 1:
+                # A power of two, lest the last bits of NumPy's sums decide.
+                limit = round_length(problems[0], n_workers) if at_most is None else at_most
+                sync_every = min(sync_every, 1 << limit.bit_length() - 1)
+            if group is not None:
+            sync_every = group.share(sync_every, "rank 0 to choose sync_every")
+        sync_every = min(-(-sync_every // batch_size) * batch_size, NEVER)
             if signature.gradient_is_sent:
                 sync_every = batch_size
         if signature.gradient_is_sent and sync_every != batch_size:
@@ -496,7 +500,7 @@ def train(
             if group is not None:
                 group.check(_comparable(facts | {"checkpoint": checkpoint is not None}, fingerprint(x, labels, weights, {})))
         if checkpoint is not None:
-            file = Checkpoint(checkpoint, checkpoint_seconds)
+            file = Checkpoint(checkpoint, checkpoint_seconds, elsewhere=group is not None and group.rank > 0)
             file.mark = fingerprint(x, labels, weights, facts)
         # The model can be looked at where replicas have just merged: so long are the pieces that looks and checkpoints count by.
         loop = Loop(models, n_workers, batch_size, one=one, meet=unit, group=group)
@@ -516,21 +520,6 @@ def train(
 # ---- explicit communication --------------------------------------------------------------------------------
 
 _STALENESS = 2
-
-
-@contextlib.contextmanager
-def _ranks(communicator: Any, timeout: float) -> Iterator[Group | None]:
-    """The ranks of a communicator, which are told when this one stops with an exception."""
-    if communicator is None:
-        yield None
-        return
-    group = Group(communicator, timeout)
-    try:
-        yield group
-    except BaseException as error:
-        group.stop(error)
-        raise
-    group.close()
 
 
 def _talk(
@@ -587,7 +576,7 @@ def _account(
     each = bytes_per_exchange(talk["codec"], n, workers, models=len(runs), intercept=intercept)
     full = bytes_per_exchange("32f", n, workers, models=len(runs), intercept=intercept)
     if link is not None and group is not None:
-        exchanges, seconds, sent, waiting = link.exchanges, link.seconds, group.bytes_sent, group.seconds
+        exchanges, seconds, sent, waiting = link.exchanges, link.seconds, group.bytes_sent, link.waiting
     else:
         exchanges, seconds = runs[0].exchanges
         seconds = sum(run.exchanges[1] for run in runs)
@@ -660,11 +649,12 @@ class _Job:
         arrays = {f"{k}.{name}": a for k, run in enumerate(loop.runs) for name, a in run.state().items()}
         if self.svrg is not None:
             arrays |= {f"svrg.{name}": a for name, a in self.svrg.state().items()}
-        if self.group is None or self.group.rank == 0:
-            self.file.write(facts, arrays)
+        self.file.write(facts, arrays)
 
     def _resume(self) -> None:
         found = None if self.file is None else self.file.read()
+        if self.group is not None and self.file is not None:
+            found = self.group.share(found, "the checkpoint")
         if found is None:
             return
         facts, arrays = found

@@ -45,7 +45,8 @@ _WORSE = 1e-4
 _HEADROOM, _MIN_RANGE, _MAX_RANGE = 2.0, 1.0 / 16.0, 2.0
 # z's least quantum, times the first one: where nothing moves any more it must not become zero.
 _LEAST_QUANTUM = 2.0**-200
-# x of a round for the largest curvature, at most: past the optimum by 1.3. And the least length of a round.
+# What all workers' steps of a round come to for the largest curvature, at most: past the optimum by 1.3 for one worker, and by
+# less for several, who share it. And the least length of a round.
 _ROUND_REACH, _ROUND_EXAMPLES = 2.0, 8
 # Rows and numbers of the sample that the curvature is estimated from, and steps of the power iteration.
 _SAMPLE_ROWS, _SAMPLE_NUMBERS, _POWER_STEPS = 1024, 1 << 20, 12

@@ -91,7 +91,8 @@ def train(
     """
     import lowprec
     from lowprec.checks import need_extra, wrong_value
-    from lowprec.communication.launch import ranks
+    from lowprec.communication.group import ranks
+    from lowprec.communication.launch import world
     from lowprec.report import files, store_training, tables, training
     from lowprec.store import is_store
 
@@ -103,7 +104,7 @@ def train(
     elif options["checkpoint"] is not None:
         raise click.UsageError("--checkpoint: is for stores; a file is trained on several times, for the medians")
     chosen = training.Options(**options, **({"seconds": 0.0} if quick else {}))
-    with ranks(chosen.timeout) as group:
+    with ranks(world(), chosen.timeout) as group:
         if group is not None and not stored:
             raise wrong_value("FILE", "must be a store, which lowprec quantize makes, where several ranks train", file)
         # Only rank 0 writes, prints, and shows how far it is.

@@ -34,7 +34,7 @@ class _Link:
         self.staleness = staleness
         self.group, self.runs, self.intercepts = group, runs, intercepts
         self.rank, self.ranks = group.rank, range(group.size)
-        self.exchanges, self.seconds = 0, 0.0
+        self.exchanges, self.seconds, self.waiting = 0, 0.0, 0.0
         self.places: list[list[int]] = []  # [owner][model]: where in a message
         self.sizes: list[int] = []
         for q in self.ranks:
@@ -70,6 +70,11 @@ class _Link:
     def _message(self, buffer: np.ndarray, q: int) -> np.ndarray:
         return buffer[: self.sizes[q]]
 
+    def _count(self, begin: float, waited: float) -> None:
+        """Add up what an exchange has taken since, and waited of it."""
+        self.seconds += time.perf_counter() - begin
+        self.waiting += self.group.seconds - waited
+
     def restart(self) -> None:
         """The models have been replaced by those of a checkpoint."""
 
@@ -99,7 +104,7 @@ class Synchronous(_Link):
 
     def exchange(self) -> None:
         """Everyone's changes, merged, into everyone's model."""
-        begin = time.perf_counter()
+        begin, waited = time.perf_counter(), self.group.seconds
         group, rank, runs = self.group, self.rank, self.runs
         own, what = self.sizes[rank], f"the messages of exchange {self.exchanges + 1}"
         others = group.others()
@@ -132,7 +137,7 @@ class Synchronous(_Link):
         group.wait(self.sending, what)
         self.sending.clear()
         self.exchanges += 1
-        self.seconds += time.perf_counter() - begin
+        self._count(begin, waited)
 
     def _merged_intercepts(self) -> list[float]:
         values = [run.intercept for run in self.runs]
@@ -200,7 +205,7 @@ class Asynchronous(_Link):
 
     def exchange(self) -> None:
         """Take the answers to the round before, and give this one's changes."""
-        begin = time.perf_counter()
+        begin, waited = time.perf_counter(), self.group.seconds
         for run in self.runs:
             run.ready()
         self._take_answers()
@@ -220,7 +225,7 @@ class Asynchronous(_Link):
         if self.sizes[rank]:
             self._got(rank)
         self.serve()
-        self.seconds += time.perf_counter() - begin
+        self._count(begin, waited)
 
     def restart(self) -> None:
         self.values = [run.intercept for run in self.runs]
@@ -247,7 +252,7 @@ class Asynchronous(_Link):
         """All ranks, at the same round: to one model, the owners' chunks as they are."""
         if self.met:
             return
-        begin = time.perf_counter()
+        begin, waited = time.perf_counter(), self.group.seconds
         group, rank = self.group, self.rank
         self._take_answers()
         if self.sizes[rank]:
@@ -266,7 +271,7 @@ class Asynchronous(_Link):
             run.meet()
             run.set_intercept(value)
         self.met = True
-        self.seconds += time.perf_counter() - begin
+        self._count(begin, waited)
 
     def _served_all(self) -> bool:
         return min(self.clocks) >= self.exchanges and not self.queue

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import pickle
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import checks
 
-__all__ = ["CommunicationError", "Group"]
+__all__ = ["CommunicationError", "Group", "ranks"]
 
 _GIVE, _MERGED, _SMALL, _STOP = 1, 2, 3, 4
 # Looks at the clock, and for a rank that has stopped, once in so many tries.
 _TRIES = 64
+# After so many tries, some milliseconds, a rank sleeps so many seconds between two: it is waiting for another's work, not for a link.
+_PATIENT, _PAUSE = 4096, 50e-6
 # Seconds that a rank which has lost another leaves the rest to end by themselves.
 _GRACE = 1.0
 _broken = False
@@ -41,6 +44,21 @@ def _end_broken_job() -> None:  # pragma: no cover - in processes that tests onl
     sys.stderr.flush()
     time.sleep(_GRACE)
     os._exit(1)
+
+
+@contextlib.contextmanager
+def ranks(communicator: Any, timeout: float) -> Iterator[Group | None]:
+    """The ranks of a communicator, who are told when this one stops with an exception; None where there is no communicator."""
+    if communicator is None:
+        yield None
+        return
+    group = Group(communicator, timeout)
+    try:
+        yield group
+    except BaseException as error:
+        group.stop(error)
+        raise
+    group.close()
 
 
 class Group:
@@ -160,7 +178,9 @@ class Group:
                 if time.monotonic() > deadline:
                     reasons = "it may have been killed, or its round may take longer than the timeout"
                     raise _Silence(f"rank {self.rank} waited {self.timeout:g} s", f", and gives up: {reasons}")
-            if tries > 8:
+            if tries > _PATIENT:
+                time.sleep(_PAUSE)
+            elif tries > 8:
                 os.sched_yield()  # there may be more ranks than cores
 
     def _lost(self, text: str) -> CommunicationError:

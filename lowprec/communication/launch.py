@@ -9,13 +9,12 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lowprec import checks
-from lowprec.communication.group import Group
 
-__all__ = ["Launch", "end", "launched", "ranks", "world"]
+__all__ = ["Launch", "end", "launched", "world"]
 
 # Rank and number of processes, as launchers tell them: Hydra (MPICH, Intel MPI), Open MPI, Slurm (whose batch scripts have
 # SLURM_NTASKS too, and are one process).
@@ -85,22 +84,6 @@ def world() -> Any:
     library = MPI.Get_library_version().split("\n")[0].strip("\0 ")
     rule = f"must be of the MPI library that mpi4py uses, {library}, for which this process is alone"
     raise checks.wrong_value("launcher", rule, f"one that started {found.size} processes")
-
-
-@contextlib.contextmanager
-def ranks(timeout: float) -> Iterator[Group | None]:
-    """The processes that the launcher started, told when this one stops with an exception; None if this process is alone."""
-    communicator = world()
-    if communicator is None:
-        yield None
-        return
-    group = Group(communicator, timeout)
-    try:
-        yield group
-    except BaseException as error:
-        group.stop(error)
-        raise
-    group.close()
 
 
 def end(line: str, *, told: bool = False) -> None:
