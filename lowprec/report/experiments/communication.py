@@ -35,7 +35,7 @@ from lowprec.perfmodel.communication import CODECS, fit_link
 from lowprec.report import projection
 from lowprec.report.experiments.common import Steps, data_file, make_row, results
 from lowprec.report.experiments.communication_tables import figures, tables
-from lowprec.report.experiments.communication_worker import launcher, run_ranks
+from lowprec.report.experiments.communication_worker import digest, launcher, run_ranks
 from lowprec.report.machine import usable_cpus
 from lowprec.report.rows import FLOAT
 from lowprec.report.tables import power
@@ -121,7 +121,7 @@ class Options:
     factors: tuple[float, ...] = (0.0625, 0.125, 0.25, 0.5, 1.0)
     n_large: int = 2**20
     large_rounds: int = 8
-    large_turns: int = 5
+    large_turns: int = 3
     seed: int = 1
 
 
@@ -201,7 +201,7 @@ class _Training:
         self.norm = float(np.einsum("ij,ij->", data.X, data.X, dtype=np.float64)) / self.m
         self.step = 0.0
         self.full = math.nan  # the last loss of C32fs
-        self.traces: dict[_Case, list[float]] = {}
+        self.models: dict[_Case, str] = {}  # by as many threads as losses are compared with
 
     def arguments(self, case: _Case, **more: Any) -> dict[str, Any]:
         """Of `lowprec.train`."""
@@ -227,7 +227,7 @@ class _Training:
 
         found = lp.train(self.data.X, self.data.y, n_threads=workers, **self.arguments(case, **more))
         info = found.communication
-        about = {"history": found.history, "seconds": found.seconds, "waiting_seconds": None}
+        about = {"history": found.history, "digest": digest(found), "seconds": found.seconds, "waiting_seconds": None}
         if info is None:
             return about
         return about | {
@@ -274,15 +274,15 @@ class _Training:
     def rows(self, case: _Case, found: dict[str, Any], workers: str, ranks: int) -> Iterator[dict[str, Any]]:
         """Of one run: what it came to, and the way there."""
         found = dict(found)
-        trace = found.pop("history")
+        trace, model = found.pop("history"), found.pop("digest")
         sent = found.get("bytes_per_step", 0.0) * found.get("exchanges", 0)
         about: dict[str, Any] = {"workers": workers, "ranks": ranks}
         if workers == "threads" and ranks == self.o.workers:
-            self.traces[case] = trace
+            self.models[case] = model
         elif workers == "ranks":
             # Of workers that do not wait for each other there is no second run with the same bits.
-            theirs = self.traces.get(case) if ranks == self.o.workers and case.signature.endswith("s") else None
-            about["same_as_threads"] = None if theirs is None else theirs == trace
+            theirs = self.models.get(case) if ranks == self.o.workers and case.signature.endswith("s") else None
+            about["same_as_threads"] = None if theirs is None else theirs == model
         last = {"final_loss": trace[-1], "excess": trace[-1] / self.full - 1.0, "bytes": sent}
         yield self.row("runs", case, **about, **found, **last)
         about.pop("same_as_threads", None)
@@ -290,10 +290,6 @@ class _Training:
             part = k / len(trace)  # all passes have as many rounds
             so_far = {"passes": k, "bytes": part * sent, "seconds": part * found["seconds"]}
             yield self.row("trace", case, **about, loss=loss, **so_far)
-
-
-def _timed(o: Options) -> list[_Case]:
-    return _codec_cases(o, [True]) + _other_cases(o)
 
 
 def _measure_one(o: Options, problem: _Training, folder: Path, step: Steps) -> Iterator[dict[str, Any]]:
@@ -317,7 +313,7 @@ def _measure_one(o: Options, problem: _Training, folder: Path, step: Steps) -> I
                 sent = found["bytes_per_step"] * found["exchanges"]
                 given = {"workers": "threads", "ranks": o.workers, "sync_every": every, "bytes": sent}
                 yield problem.row("rounds", case, **about, **last, **given)
-    cases = _timed(o)
+    cases = _codec_cases(o, [True])
     task = {"X": str(folder / "X.npy"), "y": str(folder / "y.npy")}
     if launcher() is not None:
         np.save(task["X"], problem.data.X)
@@ -358,14 +354,17 @@ def _large(o: Options, folder: Path) -> dict[str, Any]:
     busy = run_ranks(min(2, usable_cpus()), folder, task | by_itself)
     rates = [Coding(about["C"], *pair) for about, pair in zip(codings, busy["coding"], strict=True)]
     rounds: dict[tuple[int, str, str], float] = {}
+    messages: list[float] = []
     for ranks in o.ranks:
         kinds = [(C, s) for s in ("s", "") for C in o.codecs]
         # All take turns, so that what else the machine does hits all of them.
         cases = [(each * ranks, given | {"signature": f"D8M8C{C}{s}", "sync_every": each}) for C, s in kinds] * o.large_turns
-        found = [one["seconds"] / one["exchanges"] for one in run_ranks(ranks, folder, task | {"train": cases})["train"]]
+        found = run_ranks(ranks, folder, task | {"train": cases} | ({} if rounds else {"link": list(_SIZES)}))
+        messages = found["link"] or messages
+        each_round = [one["seconds"] / one["exchanges"] for one in found["train"]]
         for k, kind in enumerate(kinds):
-            rounds[ranks, *kind] = statistics.median(found[k :: len(kinds)])
-    link = fit_link(_SIZES, run_ranks(2, folder, {"link": list(_SIZES)})["link"]).link
+            rounds[ranks, *kind] = statistics.median(each_round[k :: len(kinds)])
+    link = fit_link(_SIZES, messages).link
     return {"alone": statistics.median(busy["alone"]), "codings": rates, "link": link, "rounds": rounds}
 
 
@@ -418,7 +417,7 @@ def measure(options: Options, progress: Any = lambda *_: None) -> dict[str, Any]
     begin = time.perf_counter()
     o = options
     cases = 2 * len(_codec_cases(o, [True])) + len(_other_cases(o)) + len(o.factors) + 2
-    total = len(o.data) * (cases + len(o.ranks) * len(_timed(o))) + len(o.codecs) * len(o.rounds)
+    total = len(o.data) * (cases + 2 * len(o.ranks) * len(o.codecs)) + len(o.codecs) * len(o.rounds)
     large = len(o.codecs) * (1 + 2 * len(o.ranks))
     step = Steps(progress, total + large)
     rows: list[dict[str, Any]] = []

@@ -87,7 +87,7 @@ def _time_table(o: Mapping[str, Any], name: str, rows: Sequence[dict[str, Any]],
     same = [row["same_as_threads"] for row in rows if row["same_as_threads"] is not None]
     if same:
         table.notes.append(
-            f"Synchronous ranks came to the losses of as many threads, to the bit, in {sum(same)} of {len(same)} runs."
+            f"Synchronous ranks came to the model of as many threads, to the bit, in {sum(same)} of {len(same)} runs."
         )
     if how == "threads":
         table.notes.append("There is no mpi4py, or no mpiexec: these are threads, whose messages cross no wire.")
