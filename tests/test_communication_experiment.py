@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import statistics
 
 import numpy as np
 import pytest
@@ -97,11 +98,13 @@ def test_the_step_is_the_best_for_full_precision(threads):
     rounding = X.size * 2.0**-52  # of a sum, in whatever order
     for row, factor in zip(rows, SMALL.factors, strict=True):
         assert abs(row["step_size"] * norm / factor - 1.0) <= rounding
-    best = min(rows, key=lambda row: row["final_loss"])
+    best = min(rows, key=lambda row: row["loss"])
     assert best["excess"] == 0.0
     assert {row["step_size"] for row in select(threads, "runs")} == {best["step_size"]}
     (full,) = select(threads, "runs", signature="D32fM32fC32fs", error_feedback=True, ranks=SMALL.workers)
     assert (full["final_loss"], full["excess"]) == (best["final_loss"], 0.0)
+    trace = select(threads, "trace", signature="D32fM32fC32fs", error_feedback=True, ranks=SMALL.workers)
+    assert best["loss"] == statistics.fmean(row["loss"] for row in trace)
 
 
 def test_full_precision_is_training_without_a_codec(threads):

@@ -141,7 +141,7 @@ def tables(results: dict[str, Any]) -> list[Table]:
     factors = ", ".join(f"{factor:g}" for factor in o["factors"])
     kinds = [
         ("data", "mnist: even digits against odd ones, pixels over 255; generated: the paper's problem, n = 256"),
-        ("step size", f"of {factors} over the mean squared norm that with which C32fs ends lowest"),
+        ("step size", f"of {factors} over the mean squared norm that with the lowest mean of C32fs's losses after every pass"),
         ("schedule", "the step falls linearly to 0, so that last losses are no noise"),
         ("round", f"{o['sync_every']} examples of a worker; of the rows with a G term {o['batch_size']}, a batch"),
         ("order, bias", "a new random order in every pass; an intercept in float64"),
@@ -164,10 +164,11 @@ _FLOOR = 0.01
 
 
 def _ticks(lines: Mapping[str, Sequence[plots.Line]]) -> list[float]:
-    """Powers of two, or of four where these are many, that reach over all points."""
-    at = [math.log2(x) for shown in lines.values() for line in shown for x, _ in line.points]
-    low, high = math.floor(min(at)), math.ceil(max(at))
-    return [2.0**k for k in range(low, high + 1, 1 if high - low < 8 else 2)]
+    """Plain numbers that reach over all points."""
+    at = [x for shown in lines.values() for line in shown for x, _ in line.points]
+    powers = range(math.floor(math.log10(min(at))), math.ceil(math.log10(max(at))) + 1)
+    ticks = [digit * 10.0**k for k in powers for digit in (1, 3)]
+    return [tick for tick in ticks if min(at) / 2 <= tick <= max(at) * 2]
 
 
 def _traces(title: str, rows: Sequence[dict[str, Any]], key: str, factor: float, x: str) -> Any:
