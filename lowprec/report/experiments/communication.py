@@ -6,10 +6,10 @@ of the data, rounds, passes, and step; it falls linearly to nothing, so that las
 `Options.factors`, over the mean squared norm of an example, with which full precision, D32fM32fC32fs, has the lowest mean of the
 losses after every pass. The lowest last loss would choose a step too large to begin with: the schedule ends it well all the same.
 
-How long a round is matters more than the codec: what four workers changed is added up, a step four times as long. Long rounds save
-bytes too. 64 examples are the longest of those tried with which C32fs learns as a single thread does at the same step; with 256 its
-first passes go astray. Rows with a G term have mini-batches, whose gradients are added up as well, so their rounds are one batch
-of 16: with 64, four workers would add up 256 gradients at the step of one.
+How long a round is matters more than the codec: what four workers changed is added up, a step four times as long. Long rounds
+save bytes too. 64 examples are the longest of those tried with which C32fs learns as a single thread does at the same step; with
+256 its first passes go astray. Rows with a G term have mini-batches, whose gradients are added up too, so their rounds are one
+batch of 16: with 64, four workers would add up 256 gradients at the step of one.
 
 Times are those of ranks, if there are mpi4py and mpiexec: the same training by 2 and 4 processes of this machine, one run
 each. A synchronous run gives the bits of as many threads; that is looked at (`same_as_threads`). Without them threads are timed.
