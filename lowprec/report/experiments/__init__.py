@@ -14,11 +14,12 @@ __all__ = ["EXPERIMENTS", "load"]
 
 #: Every experiment, and what it shows.
 EXPERIMENTS = {
-    "rounding": "Fig 5a: distance to the optimum after each pass, by the way that the model is rounded",
+    "rounding": "Fig 5a: distance to the optimum after each pass, by how the model is rounded",
     "minibatch": "Fig 6e: distance to the optimum after 10 passes, by the size of a mini-batch",
-    "svm": "Figs 7d, 7e: SVMs on random Fourier features of MNIST, loss and error after each pass",
+    "svm": "Figs 7d, 7e: SVMs on random Fourier features of MNIST, loss and error by pass",
     "defaults": "The estimators with nothing set, beside scikit-learn's SGD tuned, on real data",
     "precision": "What 16, 8 and 4 bits of D, M and G cost in training loss on real data",
+    "communication": "What 1 to 32 bits of C cost in training loss, and save in bytes and in time",
 }
 
 

@@ -9,7 +9,7 @@ from lowprec.checks import need_extra
 
 __all__ = ["COLORS", "QUIET", "Line", "figure", "lines"]
 
-COLORS = ("#3b5b92", "#d1853a", "#3f8f6b", "#b5446e", "#8064a2", "#7a6a4f")
+COLORS = ("#3b5b92", "#d1853a", "#3f8f6b", "#b5446e", "#8064a2", "#7a6a4f", "#4aa3b8")
 QUIET = "#8a8a8a"
 
 
