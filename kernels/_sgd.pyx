@@ -66,7 +66,6 @@ cdef extern from "exchange.h" nogil:
     void lp_give(const lp_team *team, int32_t t, int32_t q, uint8_t *message)
     void lp_reduce(const lp_team *team, int32_t q, uint8_t **messages, int64_t at, uint8_t *merged)
     void lp_take(const lp_team *team, int32_t q, const uint8_t *merged)
-    void lp_refill(const lp_team *team, int32_t t)
     void lp_given(const lp_team *team, int32_t t)
     void lp_answer(const lp_team *team, int32_t q, int32_t t, const uint8_t *message, uint8_t *answer)
     void lp_hear(const lp_team *team, int32_t t, int32_t q, const uint8_t *answer)
@@ -806,7 +805,6 @@ cdef class Sgd:
 
     def taken(self):
         """Everything has been taken: the next round begins with the agreed model."""
-        lp_refill(&self.team, self.team.local)
         self.team.dirty = 0
 
     def given(self):

@@ -102,7 +102,10 @@ static float *lp_common(const lp_team *team)
 
 static int lp_is_here(const lp_team *team, int32_t t) { return team->local < 0 || team->local == t; }
 
-static size_t lp_model_bytes(const lp_team *team) { return (size_t)(team->M == 4 ? (team->n + 1) / 2 : team->n * (team->M / 8)); }
+/* Bytes of so many numbers that begin on a byte. */
+static size_t lp_size(int M, int64_t n) { return (size_t)(M == 4 ? (n + 1) / 2 : n * (M / 8)); }
+
+static size_t lp_model_bytes(const lp_team *team) { return lp_size(team->M, team->n); }
 
 /* ---- where blocks of a message are -------------------------------------------------------------------------------- */
 
@@ -183,9 +186,15 @@ void lp_take(const lp_team *team, int32_t q, const uint8_t *merged)
     float *agreed = lp_common(team);
     int64_t first, last;
     lp_chunk(team, q, &first, &last);
-    for (int64_t j = first; j < last; j += LP_CODE_BLOCK)
-        lp_decode(x, merged, last - first, j - first, lp_block_length(j, last), agreed + j, x->codec->exact);
-    lp_to_codes(team->M, agreed, first, last, team->w);
+    for (int64_t j = first; j < last; j += LP_CODE_BLOCK) {
+        const int k = lp_block_length(j, last);
+        lp_decode(x, merged, last - first, j - first, k, agreed + j, x->codec->exact);
+        lp_to_codes(team->M, agreed, j, j + k, team->w);
+        if (team->local >= 0) { /* while they are in a cache: w and the replica may be larger than it */
+            const int64_t at = lp_bytes(team->M, j);
+            memcpy((uint8_t *)team->replicas[team->local] + at, (uint8_t *)team->w + at, lp_size(team->M, k));
+        }
+    }
 }
 
 void lp_refill(const lp_team *team, int32_t t) { memcpy(team->replicas[t], team->w, lp_model_bytes(team)); }

@@ -39,7 +39,7 @@ void lp_give(const lp_team *team, int32_t t, int32_t q, uint8_t *message);
 /* Synchronous. What all workers gave owner q, in their order (messages[t] + at), as one message to all; and its effect. */
 void lp_reduce(const lp_team *team, int32_t q, uint8_t *const *messages, int64_t at, uint8_t *merged);
 void lp_take(const lp_team *team, int32_t q, const uint8_t *merged);
-/* Worker t's replica from the agreed model. */
+/* Threads: worker t's replica from the agreed model. (A local worker's is written by take.) */
 void lp_refill(const lp_team *team, int32_t t);
 
 /* Asynchronous. After the last give of a round; what worker t gave owner q, and its answer; the answer's effect on what worker t

@@ -446,13 +446,14 @@ def train(
         if (deterministic or talk is not None) and sync_every is None:
             per_example = max(numbers, 1.0)
             sync_every = max(_SYNC_EXAMPLES, int(_SYNC_NUMBERS / per_example), math.ceil(_SYNC_MODELS * n / per_example))
-            if n_workers > 1:
+            if at_most is not None:
+                sync_every = min(sync_every, at_most)
+            elif n_workers > 1:
                 # A power of two, lest the last bits of NumPy's sums decide.
-                limit = round_length(problems[0], n_workers) if at_most is None else at_most
-                sync_every = min(sync_every, 1 << limit.bit_length() - 1)
+                sync_every = min(sync_every, 1 << round_length(problems[0], n_workers).bit_length() - 1)
             if group is not None:
-            sync_every = group.share(sync_every, "rank 0 to choose sync_every")
-        sync_every = min(-(-sync_every // batch_size) * batch_size, NEVER)
+                sync_every = group.share(sync_every, "rank 0 to choose sync_every")
+            sync_every = min(-(-sync_every // batch_size) * batch_size, NEVER)
             if signature.gradient_is_sent:
                 sync_every = batch_size
         if signature.gradient_is_sent and sync_every != batch_size:

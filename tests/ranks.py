@@ -1,4 +1,7 @@
-"""What one rank does in the tests of MPI: `mpiexec -n R python ranks.py SCENARIO FOLDER`. Leaves FOLDER/rankK.json."""
+"""What one rank does in the tests of MPI: `mpiexec -n R python ranks.py SCENARIO FOLDER`. Leaves FOLDER/rankK.json.
+
+With a word of/K/R behind it this is rank K of R that have a launcher each, and find each other through the folder.
+"""
 
 import json
 import os
@@ -51,8 +54,8 @@ def train(kind, communicator=None, **more):
 
 def shown(r):
     """A result for comparing, to the bit."""
-    history = [np.asarray(loss).tolist() for loss in r.history]
-    return {"coef": r.coef.tolist(), "intercept": np.asarray(r.intercept).tolist(), "history": history, "widened": np.asarray(r.widened).tolist()}
+    numbers = {"coef": r.coef, "intercept": r.intercept, "history": r.history, "widened": r.widened}
+    return {name: np.asarray(value).tolist() for name, value in numbers.items()}
 
 
 def counted(r):
@@ -89,18 +92,19 @@ def killed(folder):
 
     def callback(info):
         if WORLD.rank == 1 and info.examples > 1000:
+            for pid in pids if "told" in sys.argv else []:  # as a launcher does that they have in common
+                os.kill(pid, signal.SIGUSR1)
             os.kill(os.getpid(), signal.SIGKILL)
 
     loop._BLOCK = 150 * 60  # short calls, and a callback after each
-    if "deaf" in sys.argv:  # to what the launcher may say
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    pids = [pid for pid in WORLD.allgather(os.getpid()) if pid != os.getpid()]
     begin = time.monotonic()
     kind = next(a for a in sys.argv if a.startswith("D8"))
     try:
         with_file = {"checkpoint": folder / "checkpoint", "checkpoint_seconds": 0.0}
         train(kind, WORLD, epochs=6, timeout=2.0, callback=callback, several=False, **with_file)
     except lp.communication.CommunicationError as error:
-        return {"error": str(error), "seconds": time.monotonic() - begin, "pid": os.getpid()}
+        return {"error": str(error), "seconds": time.monotonic() - begin}
 
 
 def resumed(folder):
@@ -184,27 +188,49 @@ class Slow:
 
 def shaped(folder):
     """1 Gbit/s, n = 2^20: whole calls' seconds for each C, in turns."""
-    n, rounds = 2**20, 6
-    X = np.random.default_rng(0).integers(-127, 128, (2 * rounds, n), dtype=np.int8)
-    y = np.arange(2 * rounds) % 2
+    n, rows, epochs = 2**20, 12, 8
+    X = np.random.default_rng(0).integers(-127, 128, (rows, n), dtype=np.int8)
+    y = np.arange(rows) % 2
     found = {}
     for turn in range(4):
         for C in ("32fs", "8s", "1s"):
             WORLD.Barrier()
             begin = time.perf_counter()
             link = Slow(WORLD, 125e6)
-            r = lp.train(X, y, signature=f"D8M32fC{C}", step_size=1e-9, communicator=link, sync_every=1, timeout=60.0)
+            r = lp.train(X, y, signature=f"D8M32fC{C}", step_size=1e-9, epochs=epochs, communicator=link, sync_every=1)
             WORLD.Barrier()
             if turn:  # the first one touches its memory
                 found.setdefault(C, []).append(time.perf_counter() - begin)
-                found.setdefault(f"{C} epochs", []).append(r.seconds)
-            assert r.communication.exchanges == rounds * 2 // WORLD.size
+            assert r.communication.exchanges == epochs * rows // WORLD.size
     return found
+
+
+def joined(rank, n, folder):
+    """The communicator of n processes with launchers of their own."""
+    from mpi4py import MPI
+
+    comm, port = MPI.COMM_SELF, folder / "port"
+    if rank == 0:
+        (folder / "part").write_text(MPI.Open_port())
+        (folder / "part").rename(port)
+    else:
+        while not (folder / f"turn{rank}").exists():
+            time.sleep(0.01)
+        comm = comm.Connect(port.read_text()).Merge(high=True)
+    for k in range(comm.size, n):
+        if rank == 0:
+            (folder / f"turn{k}").touch()
+        comm = comm.Accept(port.read_text()).Merge(high=False)
+    return comm
 
 
 if __name__ == "__main__":
     from mpi4py import MPI
 
     WORLD, scenario, folder = MPI.COMM_WORLD, sys.argv[1], Path(sys.argv[2])
+    if sys.argv[-1].startswith("of"):
+        WORLD = joined(*map(int, sys.argv[-1].split("/")[1:]), folder)
     result = globals()[scenario](folder)
-    (folder / f"rank{WORLD.rank}.json").write_text(json.dumps(result))
+    file = folder / f"rank{WORLD.rank}.json"
+    file.with_suffix(".part").write_text(json.dumps(result))
+    file.with_suffix(".part").rename(file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -22,22 +23,40 @@ pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="needs mpiexec: pip inst
 HERE = Path(__file__).parent
 
 
-def ranks(scenario, n, folder, *words, unseen=False, timeout=120):
-    """Run a scenario of ranks.py on n ranks; what each left, None for one that did not come to an end.
-
-    unseen: the launcher does not see how a rank ends, and does not kill the others.
-    """
+def command(scenario, n, folder, *words):
     for k in range(n):
         (folder / f"rank{k}.json").unlink(missing_ok=True)
-    one = [sys.executable, str(HERE / "ranks.py"), scenario, str(folder), *words]
-    if unseen:
-        one = ["sh", "-c", '"$@" || true', "sh", *one]
-    command = [MPIEXEC, *(["-disable-auto-cleanup"] if unseen else []), "-n", str(n), *one]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
-    if not unseen:
-        assert done.returncode == 0, done.stderr + done.stdout
+    return ["-n", str(n), sys.executable, str(HERE / "ranks.py"), scenario, str(folder), *words]
+
+
+def left(n, folder):
+    """What each rank left; None for one that did not come to an end."""
     files = [folder / f"rank{k}.json" for k in range(n)]
     return [json.loads(f.read_text()) if f.exists() else None for f in files]
+
+
+def ranks(scenario, n, folder, *words):
+    """Run a scenario of ranks.py on n ranks; what each left."""
+    called = [MPIEXEC, *command(scenario, n, folder, *words)]
+    done = subprocess.run(called, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return left(n, folder)
+
+
+def survivors(scenario, n, folder, *words):
+    """The same where one rank is killed. Each has a launcher of its own, that does nothing to the others; all must end."""
+    _, _, *one = command(scenario, n, folder, *words)
+    quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    started = [subprocess.Popen([MPIEXEC, "-n", "1", *one, f"of/{k}/{n}"], start_new_session=True, **quiet) for k in range(n)]
+    try:
+        for launcher in started:
+            launcher.wait(30)
+    finally:
+        for launcher in started:
+            if launcher.poll() is None:
+                os.killpg(launcher.pid, signal.SIGKILL)
+                launcher.wait()
+    return left(n, folder)
 
 
 def in_threads(kind, n, **more):
@@ -84,29 +103,25 @@ def test_bytes_on_the_wire(tmp_path):
 def test_asynchronous_ranks_learn_and_agree(tmp_path):
     found = ranks("asynchronous", 3, tmp_path)
     for kind, result in found[0].items():
-        assert result["history"][-1] < 0.75 * result["history"][0] or result["history"][-1] < 0.3, kind
+        assert result["history"][-1] < np.log(2) - 0.15, kind  # what they begin with
         assert all(other[kind]["coef"] == result["coef"] for other in found), kind
         assert all(other[kind]["intercept"] == result["intercept"] for other in found)
         assert result["exchanges"] == 6 * -(-167 // 8)
 
 
-@pytest.mark.parametrize("deaf", [False, True])
+@pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("kind", ["D8M8C4s", "D8M8C4"])
-def test_a_killed_rank(kind, deaf, tmp_path):
+def test_a_killed_rank(kind, told, tmp_path):
     """Every other rank ends with a clear error within the timeout (of 2 seconds), or when the launcher says so."""
-    found = ranks("killed", 3, tmp_path, kind, *(["deaf"] if deaf else []), unseen=True)
+    found = survivors("killed", 3, tmp_path, kind, *(["told"] if told else []))
     assert found[1] is None
-    gave_up = ["gives up: it may have been killed, or its round may take longer than the timeout"]
-    ends = gave_up if deaf else [*gave_up, "and the launcher says that a process has failed"]
     for result in (found[0], found[2]):
         assert result["seconds"] < 2.0 + 3.0
+        # Who loses it first tells the other.
         assert result["error"].startswith(("rank 0 wait", "rank 2 wait", "rank 0 stopped: CommunicationError: rank 0 wait",
                                            "rank 2 stopped: CommunicationError: rank 2 wait"))  # fmt: skip
-        assert any(result["error"].endswith(end) for end in ends), result["error"]
-        deadline = time.monotonic() + 10
-        while Path(f"/proc/{result['pid']}").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not Path(f"/proc/{result['pid']}").exists()  # nor does MPI hold it when Python ends
+        end = "gives up: it may have been killed, or its round may take longer than the timeout"
+        assert result["error"].endswith("and the launcher says that a process has failed" if told else end)
     if kind.endswith("s"):
         last = (tmp_path / "checkpoint").read_bytes()
         for n in (2, 4):
@@ -152,6 +167,7 @@ def test_rank_0_stops_all(tmp_path):
     assert 600 < found[0]["n_examples"] < 50 * 501
 
 
+@pytest.mark.slow
 def test_a_slow_link_is_fast_with_few_bits(tmp_path):
     """1 Gbit/s, n = 2^20, two ranks: end to end, 8 bits at least 3 times, 1 bit at least 8 times as fast as float32."""
     found = ranks("shaped", 2, tmp_path)

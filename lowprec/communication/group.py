@@ -22,7 +22,7 @@ __all__ = ["CommunicationError", "Group", "ranks"]
 _GIVE, _MERGED, _SMALL, _STOP = 1, 2, 3, 4
 # Looks at the clock, and for a rank that has stopped, once in so many tries.
 _TRIES = 64
-# After so many tries, some milliseconds, a rank sleeps so many seconds between two: it is waiting for another's work, not for a link.
+# After so many tries, some milliseconds, a rank sleeps so many seconds between two: it waits for another's work, not for a link.
 _PATIENT, _PAUSE = 4096, 50e-6
 # Seconds that a rank which has lost another leaves the rest to end by themselves.
 _GRACE = 1.0
