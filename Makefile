@@ -23,7 +23,7 @@ RESULTS ?= lowprec-results
 BIN = $(VENV)/bin
 SOURCES = pyproject.toml setup.py $(wildcard kernels/*.[ch] kernels/*.pyx kernels/*.px[di] kernels/probes/*.c)
 HAND_WRITTEN = $(wildcard kernels/*.[ch] kernels/probes/*.c)
-SANITIZED = batch codecs kernels ops quantize random replicas rounding sgd_driver sparse_kernels threads
+SANITIZED = batch codecs exchange kernels ops quantize random replicas rounding sgd_driver sparse_kernels threads
 
 .PHONY: run test lint sanitize bench dashboard docs noise sdist-check format clean distclean
 .DELETE_ON_ERROR:
@@ -35,6 +35,7 @@ run: $(VENV)/installed-learn,report
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -m alone
 
 # One stamp for each set of extras: it is made again when what is compiled, or what is required, has changed.
 $(VENV)/installed-%: $(SOURCES) | $(BIN)/pip

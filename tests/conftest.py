@@ -20,6 +20,14 @@ def pytest_report_header(config):
     return f"lowprec tests: LOWPREC_TEST_SEED={SEED}"
 
 
+def pytest_collection_modifyitems(config, items):
+    """Where tests run side by side, leave out those that compare times: `make test` runs them afterwards, one by one."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        alone = [item for item in items if item.get_closest_marker("alone")]
+        config.hook.pytest_deselected(items=alone)
+        items[:] = [item for item in items if item not in alone]
+
+
 @pytest.fixture
 def rng(request):
     """A generator of its own for every test: of the session's seed and the test's name."""

@@ -192,7 +192,7 @@ def shaped(folder):
     X = np.random.default_rng(0).integers(-127, 128, (rows, n), dtype=np.int8)
     y = np.arange(rows) % 2
     found = {}
-    for turn in range(4):
+    for turn in range(6):
         for C in ("32fs", "8s", "1s"):
             WORLD.Barrier()
             begin = time.perf_counter()

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -167,11 +166,14 @@ def test_rank_0_stops_all(tmp_path):
     assert 600 < found[0]["n_examples"] < 50 * 501
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_slow_link_is_fast_with_few_bits(tmp_path):
     """1 Gbit/s, n = 2^20, two ranks: end to end, 8 bits at least 3 times, 1 bit at least 8 times as fast as float32."""
     found = ranks("shaped", 2, tmp_path)
-    seconds = {C: max(statistics.median(result[C]) for result in found) for C in ("32fs", "8s", "1s")}
+    turns = {C: [max(both) for both in zip(*(result[C] for result in found), strict=True)] for C in ("32fs", "8s", "1s")}
+    # The best of each: what else the machine does only adds.
+    seconds = {C: min(times) for C, times in turns.items()}
     print({C: f"{s:.3f} s, {seconds['32fs'] / s:.1f}x" for C, s in seconds.items()})
     assert seconds["32fs"] >= 3 * seconds["8s"]
     assert seconds["32fs"] >= 8 * seconds["1s"]
