@@ -271,8 +271,8 @@ cdef class Sgd:
     Attributes
     ----------
     link : object
-        Of a ``local`` worker: ``exchange()`` lets all models of this process exchange with the other workers, ``meet()`` brings all
-        workers to one model, ``gather(arrays)`` gives worker 0 a list of everyone's and the others None.
+        Of a ``local`` worker: ``exchange()`` lets all models of this process exchange with the other workers, ``meet()`` brings
+        all workers to one model, ``gather(arrays)`` gives worker 0 a list of everyone's and the others None.
     """
     cdef lp_team team
     cdef lp_exchange talk
@@ -1095,7 +1095,8 @@ cdef class Sgd:
         same = len(generators) == self.workers
         if (model.shape[0] != _row_bytes(self.bits_w, self.n) or len(visits) != sizeof(lp_rng)
                 or generators.shape[1] != len(self._generators(0, None)) or not (same or talks)
-                or len(state["sum"]) != (0 if self.sum == NULL else self.n) or talks and len(state["agreed"]) != self.talk.columns):
+                or len(state["sum"]) != (0 if self.sum == NULL else self.n)
+                or talks and len(state["agreed"]) != self.talk.columns):
             raise ValueError("Sgd.restore: the state is of another run")
         memcpy(self.team.w, &model[0], model.shape[0])
         self.scale, self.base, self.bias, self.step, self.theta_left, self.sum_intercept, summed = state["numbers"].tolist()
