@@ -37,10 +37,29 @@ test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -q -n auto
 	$(BIN)/python -m pytest -q -m alone
 
-# One stamp for each set of extras: it is made again when what is compiled, or what is required, has changed.
-$(VENV)/installed-%: $(SOURCES) | $(BIN)/pip
-	$(BIN)/python -m pip --disable-pip-version-check install --quiet --editable '.[$*]'
+# What a set of extras requires. (Of pip itself, `install --editable .[EXTRAS]` would build the package again for each set.)
+define REQUIREMENTS
+import sys
+from importlib.metadata import requires
+from pip._vendor.packaging.requirements import Requirement
+def required(extras):
+    for r in map(Requirement, requires("lowprec")):
+        if r.marker and any(r.marker.evaluate({"extra": extra}) for extra in extras):
+            yield from required(r.extras) if r.name == "lowprec" else [f"{r.name}{r.specifier}"]
+print(*sorted(set(required(sys.argv[1].split(",")))))
+endef
+export REQUIREMENTS
+
+# Made again when what is compiled, or what is required, has changed; and then a stamp for each set of extras.
+$(VENV)/built: $(SOURCES) | $(BIN)/pip
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --editable .
 	@touch '$@'
+
+$(VENV)/installed-%: $(VENV)/built
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet $$($(BIN)/python -c "$$REQUIREMENTS" '$*')
+	@touch '$@'
+
+.PRECIOUS: $(VENV)/built $(VENV)/installed-%
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
