@@ -87,6 +87,24 @@ def asynchronous(folder):
     return found
 
 
+def quiet(folder):
+    """Every round of the first epoch has a feature of its own, whose margin is passed at once: the second one learns nothing."""
+    X = np.tile(np.repeat(np.eye(8, dtype=np.int8), 4, axis=0), (WORLD.size, 1))
+    loop._BLOCK = 4 * WORLD.size * 8  # a callback after each round
+    found = {}
+    for C in ("8", "32f"):
+        seen = []
+
+        def callback(info, seen=seen):
+            if info.epoch:
+                seen.append(info.coef().tolist())
+
+        how = {"loss": "hinge", "step_size": 2.0, "epochs": 2, "history": True, "sync_every": 4, "error_feedback": False}
+        r = lp.train(X, np.ones(len(X)), signature=f"D8M32fC{C}", communicator=WORLD, timeout=30.0, callback=callback, **how)
+        found[C] = counted(r) | {"seen": seen, "coef": r.coef.tolist()}
+    return found
+
+
 def killed(folder):
     """Rank 1 is killed in the middle; the others must say so, and in time."""
 

@@ -109,6 +109,15 @@ def test_asynchronous_ranks_learn_and_agree(tmp_path):
         assert result["exchanges"] == 6 * -(-167 // 8)
 
 
+def test_an_answer_is_heard_once(tmp_path):
+    """After a meeting ranks go on from its model, not from what they had heard before."""
+    for found in ranks("quiet", 2, tmp_path):
+        for C, result in found.items():
+            assert min(result["coef"]) >= 2.0
+            assert result["seen"] == [result["coef"]] * 8, C
+            assert 0.0 < result["waiting"] <= result["seconds"]
+
+
 @pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("kind", ["D8M8C4s", "D8M8C4"])
 def test_a_killed_rank(kind, told, tmp_path):

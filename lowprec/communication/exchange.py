@@ -156,7 +156,7 @@ class Asynchronous(_Link):
         self.answers[self.rank] = self.merged[self.rank]
         self.clocks = [0] * group.size  # rounds that this owner has got of each worker
         self.queue: list[tuple[int, int]] = []  # (round, worker) that wait for an answer
-        self.waiting = False  # for answers to this worker's last round
+        self.owed = False  # answers to this worker's last round: by others
         self.answered = [0] * group.size  # rounds of each worker that were answered here
         self.met = True
         self.values = [run.intercept for run in runs]  # on rank 0: the intercepts
@@ -221,7 +221,7 @@ class Asynchronous(_Link):
             run.given()
             run.set_intercept(run.intercept + run.own_intercept)
         self.exchanges += 1
-        self.waiting, self.met = True, False
+        self.owed, self.met = True, False
         if self.sizes[rank]:
             self._got(rank)
         self.serve()
@@ -231,7 +231,7 @@ class Asynchronous(_Link):
         self.values = [run.intercept for run in self.runs]
 
     def _take_answers(self) -> None:
-        if not self.waiting:
+        if not self.owed:
             return
         group, rank, what = self.group, self.rank, f"the answers to round {self.exchanges}"
         group.wait(self.heard + self.sending, what, self.serve)
@@ -246,7 +246,7 @@ class Asynchronous(_Link):
                 run.set_intercept(value, run.own_intercept)
         for run in self.runs:
             run.learn()
-        self.waiting = False
+        self.owed = False
 
     def meet(self) -> None:
         """All ranks, at the same round: to one model, the owners' chunks as they are."""
