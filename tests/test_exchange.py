@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference as R
 from test_replicas import PlainReplicas, same
-from test_sgd_driver import RUNNABLE, Problem, cuts
+from test_sgd_driver import RUNNABLE, Problem, as_bytes, cuts
 
 import lowprec as lp
 from lowprec import loop
@@ -192,6 +192,56 @@ def test_asynchronous_threads_lose_nothing(M, C, rng):
     # Of a round's counts, 10 at most, each of four workers may keep half a level, 10 / 127 / 2; and a code is half a quantum away.
     left = {"32f": 0.0, "8": 4 * 10 / 127 / 2 + (0.0 if M == "32f" else 0.5)}[C]
     assert np.abs(r.coef / 1e-6 - X.sum(axis=0, dtype=np.int64)).max() <= left + 1e-3
+
+
+class Ranks:
+    """Asynchronous ranks in one process, in lockstep: each gives, is answered, and learns."""
+
+    def __init__(self, problem, workers, **asked):
+        how = {"columns": problem.n, "random": True, "feedback": False, "staleness": 1} | asked
+        self.jobs = [
+            problem.driver("shared", seed=k, n_threads=workers, sync_every=5, exchange=how | {"local": k}, intercept=0.0)[0]
+            for k in range(workers)
+        ]
+        for job in self.jobs:
+            job.link = self
+
+    def exchange(self):
+        """Called by each job at the end of its round: in `together`, when all are there."""
+
+    def together(self):
+        for t, job in enumerate(self.jobs):
+            job.ready()
+            messages = [np.zeros(job.message_bytes(q) + 1, np.uint8) for q in range(len(self.jobs))]
+            for q, message in enumerate(messages):
+                job.give(q, message, 0)
+            job.given()
+            for q, owner in enumerate(self.jobs):
+                answer = np.zeros_like(messages[q])
+                owner.answer(t, messages[q], 0, answer, 0)
+                job.hear(q, answer, 0)
+            job.learn()
+
+
+@pytest.mark.parametrize("M", ["4", "8", "16"])
+def test_an_owner_and_a_worker_have_the_same_book(M, rng):
+    """What a worker has heard beyond the model's range it clips, and its owner knows."""
+    for _ in range(10):
+        problem = Problem(rng, "8", M, n=130)
+        problem.step *= 40  # from limit to limit
+        both = Ranks(problem, 2, codec="4")
+        for first in (0, 5, 10):
+            for job in both.jobs:
+                assert job.run(first, first + 5) == -1
+            both.together()
+        for _ in range(60):  # nothing is learned any more: each answer says at least 6 / 7 of what is left
+            both.together()
+        owners = np.concatenate([job.columns(q) for q, job in enumerate(both.jobs)])
+        assert np.abs(owners).max() == R.max_code(M)
+        for job in both.jobs:
+            seen = as_bytes(problem.w, M)
+            job.snapshot(seen)
+            assert np.abs(problem.codes(seen) - owners).max() <= 0.5 + 1e-3
 
 
 @pytest.mark.parametrize("signature", ["D8M8C8", "D32fM32fC1", "D8M16C4"])
