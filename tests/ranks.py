@@ -138,11 +138,14 @@ def refused(folder):
     other = y.copy()
     other[17] = not other[17]
     shorter = X[:-1], y[:-1]
-    called = []
+    called, rounding = [], "nearest" if odd else "stochastic"
     cases = {
         "data": lambda: lp.train(X, other if odd else y, **common, step_size=0.1, signature="D8M8C8s"),
         "shards": lambda: lp.train(*(shorter if odd else (X, y)), **common, step_size=0.1, signature="D8M8C8s"),
         "signature": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C4s" if odd else "D8M8C8s"),
+        "model": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s" if odd else "D8M32fC8s"),
+        "sync_every": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s", sync_every=10 if odd else None),
+        "rounding": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M32fC8s", rounding=rounding),
         "step_size": lambda: lp.train(X, y, **common, step_size=0.2 if odd else 0.1, signature="D8M8C8s"),
         "error_feedback": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s", error_feedback=not odd),
         "version": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s"),
