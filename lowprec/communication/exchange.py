@@ -78,6 +78,9 @@ class _Link:
     def restart(self) -> None:
         """The models have been replaced by those of a checkpoint."""
 
+    def close(self) -> None:
+        """Training is over."""
+
     def gather(self, arrays: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]] | None:
         """Every rank's part of a checkpoint, on rank 0."""
         return self.group.gather(arrays, "the parts of a checkpoint", counted=False)
@@ -229,6 +232,13 @@ class Asynchronous(_Link):
 
     def restart(self) -> None:
         self.values = [run.intercept for run in self.runs]
+
+    def close(self) -> None:
+        # Nobody gives any more; and a communicator is kept as long as something may come.
+        for request in self.asked.values():
+            request.Cancel()
+        self.group.wait(list(self.asked.values()), "receives to be cancelled")
+        self.asked.clear()
 
     def _take_answers(self) -> None:
         if not self.owed:
