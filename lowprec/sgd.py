@@ -519,6 +519,8 @@ def train(
         job = _Job(loop, outer, file, Order(seed, x, shuffle), epochs, history, link)
         job.run(step_size, callback)
         result = job.result(signature, step_size, fit_intercept)
+        if link is not None:
+            link.close()
         if replicas and talk is not None:
             result.communication = _account(talk, group, link, loop.runs, n, n_workers, fit_intercept)
         return result
@@ -672,7 +674,8 @@ class _Job:
             model.saturated, model.widened, model.narrowed = numbers[:3]
             model.next_regular, model.regular_look, model.next_late = numbers[3:]
             prefix = f"{k}."
-            model.run.restore({name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)})
+            state = {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}
+            model.run.restore(state, over=self.epoch == self.epochs)
         if self.svrg is not None:
             self.svrg.restore({name[5:]: a for name, a in arrays.items() if name.startswith("svrg.")})
         if self.link is not None:

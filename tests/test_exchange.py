@@ -295,8 +295,35 @@ def test_a_checkpoint_is_gone_on_from(kind, tmp_path, rng, monkeypatch):
     assert on.coef.tobytes() == whole.coef.tobytes()
     assert np.array_equal(on.intercept, whole.intercept)
     # Another number of workers goes on from the same file, and sees every row that is left.
-    for workers in (2, 5):
+    for workers in (1, 2, 5):
         file.write_bytes(before)
         other = lp.train(X, y, n_threads=workers, **cut)
         assert np.isfinite(other.coef).all()
         assert abs(other.n_examples - 1500) < 5
+        assert lp.train(X, y, n_threads=1, **cut).coef.tobytes() == other.coef.tobytes()  # it is over
+
+
+@pytest.mark.parametrize(("M", "C", "together"), [("8", "4", True), ("32f", "1", True), ("4", "8", False), ("16", "2", False)])
+def test_one_worker_goes_on_with_what_was_not_sent(M, C, together, rng):
+    """And several with what one has."""
+    problem = Problem(rng, "8", M, n=131)
+    asked = {"codec": C, "columns": 131, "random": True, "feedback": True, "staleness": 1, "local": None}
+    how = {"seed": 5, "sync_every": 4, "together": together, "exchange": asked}
+    three, _ = problem.driver("shared", n_threads=3, **how)
+    alone, model = problem.driver("shared", n_threads=1, **how)
+    assert three.run(0, three.share) == -1
+    state = three.state()
+    alone.restore(state)
+    owned = state["owned"] if together else F(0)
+    total = state["agreed"] + state["residual"].sum(axis=0) + owned
+    assert np.any(state["residual"])
+    top = np.inf if M == "32f" else R.max_code(M)
+    expected = total if M == "32f" else np.rint(np.clip(total, -top, top))
+    assert np.array_equal(problem.codes(model), expected)
+    alone.restore(state, over=True)
+    assert model.tobytes() == state["model"].tobytes()
+    assert alone.run(0, alone.share) == -1
+    several, other = problem.driver("shared", n_threads=3, **how)
+    several.restore(alone.state())
+    assert other.tobytes() == model.tobytes()
+    assert several.run(0, several.share) == -1
