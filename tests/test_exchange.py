@@ -189,7 +189,7 @@ def test_asynchronous_threads_lose_nothing(M, C, rng):
     r = lp.train(X, np.ones(rows), signature=f"D8M{M}C{C}", loss="hinge", step_size=1e-6, n_threads=4, sync_every=10,
                  rounding="nearest", **scale)  # fmt: skip
     assert (r.widened, r.communication.synchronous, r.communication.exchanges) == (0, False, 10)
-    # Of a round's counts, 10 at most, each of four workers may keep half a level, 10 / 127 / 2; and a code is half a quantum away.
+    # Of a round's counts, 10 at most, each of four workers may keep half a level, 10 / 127 / 2; and a code is half a quantum off.
     left = {"32f": 0.0, "8": 4 * 10 / 127 / 2 + (0.0 if M == "32f" else 0.5)}[C]
     assert np.abs(r.coef / 1e-6 - X.sum(axis=0, dtype=np.int64)).max() <= left + 1e-3
 

@@ -96,8 +96,8 @@ class Group:
         from mpi4py import MPI
 
         if communicator == MPI.COMM_NULL or communicator.Is_inter():
-            rule = "must connect the processes of one group, such as MPI.COMM_WORLD"
-            raise checks.wrong_value("communicator", rule, "COMM_NULL" if communicator == MPI.COMM_NULL else "an intercommunicator")
+            got = "COMM_NULL" if communicator == MPI.COMM_NULL else "an intercommunicator"
+            raise checks.wrong_value("communicator", "must connect the processes of one group, such as MPI.COMM_WORLD", got)
         self._mpi = MPI
         self.rank, self.size, self.timeout = communicator.Get_rank(), communicator.Get_size(), timeout
         self.bytes_sent, self.seconds = 0, 0.0
