@@ -271,7 +271,7 @@ cdef class Sgd:
     Attributes
     ----------
     link : object
-        Of a ``local`` worker: ``exchange()`` lets all models of this process exchange with the other workers, ``meet()`` brings all
+        Of a ``local`` worker: ``exchange()`` lets all models of this process exchange with the others, ``meet()`` brings all
         workers to one model, ``gather(arrays)`` gives worker 0 a list of everyone's and the others None.
     """
     cdef lp_team team

@@ -132,7 +132,8 @@ static void lp_encode(const lp_exchange *x, float *v, int k, uint8_t *message, i
 static void lp_decode(const lp_exchange *x, const uint8_t *message, int64_t length, int64_t j, int k, float *out, int whole)
 {
     const lp_codec *codec = x->codec;
-    (whole ? codec->decode : codec->decode_add)(message + lp_payload_at(codec, j), message + lp_levels_at(codec, length, j), k, out);
+    (whole ? codec->decode : codec->decode_add)(message + lp_payload_at(codec, j), message + lp_levels_at(codec, length, j), k,
+                                                out);
 }
 
 /* ---- steps -------------------------------------------------------------------------------------------------------- */
@@ -283,7 +284,8 @@ void lp_carry_out(lp_team *team)
 {
     float *common = lp_common(team);
     if (common != team->w)
-        lp_from_codes(team->M, team->w, team->exchange->columns, common, 1, -1.0f); /* w - agreed: the sign is turned back by carry_in */
+        lp_from_codes(team->M, team->w, team->exchange->columns, common, 1,
+                      -1.0f); /* w - agreed: the sign is turned back by carry_in */
 }
 
 void lp_carry_in(lp_team *team, float factor)

@@ -8,22 +8,22 @@
 
 typedef struct lp_exchange {
     const lp_codec *codec;
-    int64_t columns;           /* numbers to exchange: the model's without pads */
-    int32_t random, feedback;  /* are codes rounded at random? is what a coding leaves out kept? */
+    int64_t columns;          /* numbers to exchange: the model's without pads */
+    int32_t random, feedback; /* are codes rounded at random? is what a coding leaves out kept? */
     int32_t synchronous;
-    int32_t staleness;         /* asynchronous: how many rounds the slowest may be behind */
-    float **agreed;            /* [worker], of this process's: n numbers in quanta. Synchronous: one for all, of a 32f model w itself */
-    float **residual;          /* [worker], of this process's: n numbers; or NULL */
-    float *owned;              /* n: the owners' residuals; asynchronous: the owners' chunks of the model */
-    float **told;              /* asynchronous: [worker]: what it has been told of the model, columns from told_from on; of threads `agreed` */
+    int32_t staleness; /* asynchronous: how many rounds the slowest may be behind */
+    float **agreed;    /* [worker], of this process's: n numbers in quanta. Synchronous: one for all, of a 32f model w itself */
+    float **residual;  /* [worker], of this process's: n numbers; or NULL */
+    float *owned;      /* n: the owners' residuals; asynchronous: the owners' chunks of the model */
+    float **told; /* asynchronous: [worker]: what it has been told of the model, columns from told_from on; of threads `agreed` */
     int64_t told_from;
-    lp_rng *giving, *merging;  /* [worker], [owner] */
-    uint8_t **messages;        /* threads: [worker]: room for what it gives, a vector's bytes and a few */
-    uint8_t *merged;           /* threads: the same for what the owners send */
-    int64_t *offsets;          /* threads: [owner]: where its chunk begins in these */
-    int64_t *clocks;           /* asynchronous threads: rounds that a worker has finished, a cache line each */
-    int64_t exchanges;         /* done; asynchronous: of all workers */
-    double seconds;            /* spent in them; asynchronous: summed over the workers */
+    lp_rng *giving, *merging; /* [worker], [owner] */
+    uint8_t **messages;       /* threads: [worker]: room for what it gives, a vector's bytes and a few */
+    uint8_t *merged;          /* threads: the same for what the owners send */
+    int64_t *offsets;         /* threads: [owner]: where its chunk begins in these */
+    int64_t *clocks;          /* asynchronous threads: rounds that a worker has finished, a cache line each */
+    int64_t exchanges;        /* done; asynchronous: of all workers */
+    double seconds;           /* spent in them; asynchronous: summed over the workers */
 } lp_exchange;
 
 /* Columns [*first, *last) belong to owner q. */

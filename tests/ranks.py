@@ -3,6 +3,7 @@
 With a word of/K/R behind it this is rank K of R that have a launcher each, and find each other through the folder.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -133,10 +134,11 @@ def killed(folder):
                 os.kill(pid, signal.SIGUSR1)
             os.kill(os.getpid(), signal.SIGKILL)
 
+    with contextlib.suppress(ValueError):  # who was refused listens to the launcher nevertheless
+        train(kind := next(a for a in sys.argv if a.startswith("D8")), WORLD, epochs=0)
     loop._BLOCK = 150 * 60  # short calls, and a callback after each
     pids = [pid for pid in WORLD.allgather(os.getpid()) if pid != os.getpid()]
     begin = time.monotonic()
-    kind = next(a for a in sys.argv if a.startswith("D8"))
     try:
         with_file = {"checkpoint": folder / "checkpoint", "checkpoint_seconds": 0.0}
         train(kind, WORLD, epochs=6, timeout=2.0, callback=callback, several=False, **with_file)
@@ -158,6 +160,7 @@ def refused(folder):
     other[17] = not other[17]
     shorter = X[:-1], y[:-1]
     called, rounding = [], "nearest" if odd else "stochastic"
+    inter = WORLD.Split(WORLD.rank > 0).Create_intercomm(0, WORLD, int(WORLD.rank == 0), 1)
     cases = {
         "data": lambda: lp.train(X, other if odd else y, **common, step_size=0.1, signature="D8M8C8s"),
         "shards": lambda: lp.train(*(shorter if odd else (X, y)), **common, step_size=0.1, signature="D8M8C8s"),
@@ -168,6 +171,8 @@ def refused(folder):
         "step_size": lambda: lp.train(X, y, **common, step_size=0.2 if odd else 0.1, signature="D8M8C8s"),
         "error_feedback": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s", error_feedback=not odd),
         "version": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s"),
+        "inter": lambda: lp.train(X, y, **common | {"communicator": inter}, step_size=0.1, signature="D8M8C8s"),
+        "null": lambda: lp.train(X, y, **common | {"communicator": MPI.COMM_NULL}, step_size=0.1, signature="D8M8C8s"),
         "no C": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8"),
         "threads": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s", n_threads=2),
     }

@@ -157,6 +157,8 @@ def test_mismatched_ranks_are_refused(tmp_path):
             "step_size": f"{same} step_size; rank 0 has 0.1, rank 1 0.2",
             "error_feedback": f"{same} error_feedback; rank 0 has True, rank 1 False",
             "version": f"{same} version of lowprec; rank 0 has ",
+            "inter": "communicator: must connect the processes of one group, such as MPI.COMM_WORLD; got an intercommunicator",
+            "null": "communicator: must connect the processes of one group, such as MPI.COMM_WORLD; got COMM_NULL",
             "no C": "signature: needs a C term where workers are ranks of a communicator",
             "threads": "n_threads: must be 1 or None with a communicator",
         }
