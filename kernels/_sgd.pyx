@@ -271,8 +271,8 @@ cdef class Sgd:
     Attributes
     ----------
     link : object
-        Of a ``local`` worker: ``exchange()`` lets all models of this process exchange with the other workers, ``meet()`` brings
-        all workers to one model, ``gather(arrays)`` gives worker 0 a list of everyone's and the others None.
+        Of a ``local`` worker: ``exchange()`` lets all models of this process exchange with the others, ``meet()`` brings all
+        workers to one model, ``gather(arrays)`` gives worker 0 a list of everyone's and the others None.
     """
     cdef lp_team team
     cdef lp_exchange talk
@@ -1080,23 +1080,26 @@ cdef class Sgd:
                 own["owned"] = np.array(<float[:self.talk.columns]>self.talk.owned)[first:last]
         return own
 
-    def restore(self, state):
+    def restore(self, state, bint over=False):
         """Go on from what :meth:`state` gave, in a run that was made by the same arguments.
 
-        With a C term it may have had another number of workers: what they had not sent is then shared out evenly.
+        With a C term it may have had another number of workers: what they had not sent is then shared out evenly, or applied
+        where one goes on alone, unless the run is over.
         """
         cdef const uint8_t[::1] model = state["model"]
         cdef const float[::1] floats
         cdef bytes visits = state["visits"].tobytes()
         cdef int k
-        cdef bint talks = self.team.exchange != NULL
+        cdef bint talks = self.team.exchange != NULL, talked = "agreed" in state
         self._idle()
         generators = state["generators"]
         same = len(generators) == self.workers
+        # Those of messages come last.
+        more = (talked - talks) * 2 * <int>sizeof(lp_rng)
         if (model.shape[0] != _row_bytes(self.bits_w, self.n) or len(visits) != sizeof(lp_rng)
-                or generators.shape[1] != len(self._generators(0, None)) or not (same or talks)
+                or generators.shape[1] - more != len(self._generators(0, None)) or not (same or talks or talked)
                 or len(state["sum"]) != (0 if self.sum == NULL else self.n)
-                or talks and len(state["agreed"]) != self.talk.columns):
+                or talks and talked and len(state["agreed"]) != self.talk.columns):
             raise ValueError("Sgd.restore: the state is of another run")
         memcpy(self.team.w, &model[0], model.shape[0])
         self.scale, self.base, self.bias, self.step, self.theta_left, self.sum_intercept, summed = state["numbers"].tolist()
@@ -1106,7 +1109,12 @@ cdef class Sgd:
             self.sum_kept[:] = state["sum"]
         for k in range(min(self.workers, len(generators))):
             self._generators(k, generators[k].tobytes())
-        if talks:
+        if talks and not talked:
+            lp_exchange_begin(&self.team)
+        elif talked and not talks and not over:
+            self._apply(state["agreed"] + state["residual"].sum(axis=0) + state.get("owned", np.float32(0))
+                        if "residual" in state else state["agreed"])
+        elif talks:
             floats = state["agreed"]
             memcpy(self._common(), &floats[0], self.talk.columns * sizeof(float))
             if not self.talk.synchronous:
@@ -1123,6 +1131,20 @@ cdef class Sgd:
                     np.asarray(<float[:self.talk.columns]>self.talk.owned)[:] = owed
         self.team.started = self.team.dirty = 0
         self._set_scales()
+
+    cdef int _apply(self, agreed) except -1:
+        """The model becomes the nearest codes of these numbers."""
+        cdef float top = 0.0 if self.bits_w == 32 else (1 << (self.bits_w - 1)) - 1
+        if self.bits_w == 32:
+            codes = agreed
+        else:
+            codes = np.rint(np.clip(agreed, -top, top)).astype(np.int16 if self.bits_w == 16 else np.int8)
+        if self.bits_w == 4:
+            codes = np.append(codes, np.zeros(len(codes) % 2, np.int8)).view(np.uint8) & 15
+            codes = codes[0::2] | codes[1::2] << 4
+        codes = np.ascontiguousarray(codes).view(np.uint8)
+        np.asarray(<uint8_t[:_row_bytes(self.bits_w, self.n)]>self.team.w)[:len(codes)] = codes
+        return 0
 
     cdef bytes _generators(self, int k, bytes given):
         """A worker's generators as bytes, or from bytes."""
@@ -1154,7 +1176,7 @@ cdef class Sgd:
         for i in range(count):
             if given is None:
                 found.append((<char *>places[i])[:sizes[i]])
-            else:
+            elif at + sizes[i] <= <size_t>len(given):
                 memcpy(places[i], <const char *>given + at, sizes[i])
             at += sizes[i]
         return b"".join(found)

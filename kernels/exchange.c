@@ -220,6 +220,9 @@ void lp_answer(const lp_team *team, int32_t q, int32_t t, const uint8_t *message
             v[l] = x->codec->exact ? chunk[l] : chunk[l] - told[l];
         lp_encode(x, v, k, answer, last - first, j - first, &x->merging[q]);
         lp_decode(x, answer, last - first, j - first, k, told, x->codec->exact);
+        if (top > 0.0f) /* as the worker does when it learns */
+            for (int l = 0; l < k; l++)
+                told[l] = told[l] > top ? top : told[l] < -top ? -top : told[l];
     }
 }
 

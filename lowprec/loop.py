@@ -238,10 +238,12 @@ class Loop:
         looked_at = [model for model in self.models if model.range is not None]
         while at < share:
             block_end = min(share, (at // self.block + 1) * self.block)
-            end = min(block_end, at + self.at_most)
+            # Of an epoch that other workers began, the first call ends at a whole unit.
+            whole = at // self.unit * self.unit
+            end = min(block_end, whole + self.at_most)
             if looked_at:
                 look = -(-(min(model.next_look for model in looked_at) - before) // self.n_workers)
-                end = min(end, max(at + self.unit, -(-look // self.meet) * self.meet))
+                end = min(end, max(whole + self.unit, -(-look // self.meet) * self.meet))
             begin = time.perf_counter()
             bad = _sgd.train_together(self.runs, at, end, before)
             took = time.perf_counter() - begin

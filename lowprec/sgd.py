@@ -439,6 +439,23 @@ def train(
         rounding_matters = not M.is_float or (gradient is not None and not gradient.is_float)
         source = Rounding(rounding, random).source if rounding_matters else "nearest"
 
+        facts: dict[str, Any] = {}
+        if checkpoint is not None or group is not None:
+            facts = {
+                "shape": [m, n], "signature": str(signature), "loss": list(form), "step_size": step_size,
+                "epochs": epochs, "batch_size": batch_size, "source": source, "refresh": refresh, "seed": seed,
+                "shuffle": shuffle,
+                "sync_every": sync_every, "deterministic": deterministic, "n_workers": n_workers if talk is None else None,
+                "fit_intercept": fit_intercept, "intercept_step": intercept_step,
+                "model_scale": scales, "init": None if start is None else [w.tolist() for w in start], "biases": biases,
+                "rounds": list(vars(rounds).values()), "solver": solver, "history": history,
+                "error_feedback": bool(error_feedback), "staleness": None if talk is None else talk["staleness"],
+            }  # fmt: skip
+            if talk is not None:  # messages are rounded where the model is not
+                facts["rounding"] = rounding
+            if group is not None:  # before anything is shared: from here on all ranks ask for the same things in turn
+                group.check(_comparable(facts | {"checkpoint": checkpoint is not None}, fingerprint(x, labels, weights, {})))
+
         worth = m * epochs * rounds.mean_step(m, m * epochs)
         sample = None if M.is_float else Sample(problems[0], m * epochs)
         ranges = [None if sample is None else Range(problem, sample, worth) for problem in problems]
@@ -456,6 +473,8 @@ def train(
             sync_every = min(-(-sync_every // batch_size) * batch_size, NEVER)
             if signature.gradient_is_sent:
                 sync_every = batch_size
+        if talk is None:
+            facts["sync_every"] = sync_every  # with a C term as it was asked for, since other workers may go on
         if signature.gradient_is_sent and sync_every != batch_size:
             sent = f"G{signature.gradient}C{signature.gradient}"
             rule = f"must be batch_size ({batch_size}) where the gradient itself is what is sent ({sent})"
@@ -487,19 +506,6 @@ def train(
             models.append(Model(run, problem, model, stretch, None if svrg else range_, replicas, None if scales else m * epochs))
             models[-1].widened = widened
         file = None
-        if checkpoint is not None or group is not None:
-            facts = {
-                "shape": [m, n], "signature": str(signature), "loss": list(form), "step_size": step_size,
-                "epochs": epochs, "batch_size": batch_size, "source": source, "refresh": refresh, "seed": seed,
-                "shuffle": shuffle,
-                "sync_every": sync_every, "deterministic": deterministic, "n_workers": n_workers if talk is None else None,
-                "fit_intercept": fit_intercept, "intercept_step": intercept_step,
-                "model_scale": scales, "init": None if start is None else [w.tolist() for w in start], "biases": biases,
-                "rounds": list(vars(rounds).values()), "solver": solver, "history": history,
-                "error_feedback": error_feedback, "staleness": None if talk is None else talk["staleness"],
-            }  # fmt: skip
-            if group is not None:
-                group.check(_comparable(facts | {"checkpoint": checkpoint is not None}, fingerprint(x, labels, weights, {})))
         if checkpoint is not None:
             file = Checkpoint(checkpoint, checkpoint_seconds, elsewhere=group is not None and group.rank > 0)
             file.mark = fingerprint(x, labels, weights, facts)
@@ -513,6 +519,8 @@ def train(
         job = _Job(loop, outer, file, Order(seed, x, shuffle), epochs, history, link)
         job.run(step_size, callback)
         result = job.result(signature, step_size, fit_intercept)
+        if link is not None:
+            link.close()
         if replicas and talk is not None:
             result.communication = _account(talk, group, link, loop.runs, n, n_workers, fit_intercept)
         return result
@@ -666,7 +674,8 @@ class _Job:
             model.saturated, model.widened, model.narrowed = numbers[:3]
             model.next_regular, model.regular_look, model.next_late = numbers[3:]
             prefix = f"{k}."
-            model.run.restore({name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)})
+            state = {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}
+            model.run.restore(state, over=self.epoch == self.epochs)
         if self.svrg is not None:
             self.svrg.restore({name[5:]: a for name, a in arrays.items() if name.startswith("svrg.")})
         if self.link is not None:

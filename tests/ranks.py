@@ -3,6 +3,7 @@
 With a word of/K/R behind it this is rank K of R that have a launcher each, and find each other through the folder.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -87,6 +88,43 @@ def asynchronous(folder):
     return found
 
 
+class Watched:
+    """A communicator that knows what it was asked to receive."""
+
+    def __init__(self, comm, asked):
+        self.comm, self.asked = comm, asked
+
+    def __getattr__(self, name):
+        return getattr(self.comm, name)
+
+    def Idup(self):
+        comm, request = self.comm.Idup()
+        return Watched(comm, self.asked), request
+
+    def Irecv(self, *what):
+        self.asked.append(self.comm.Irecv(*what))
+        return self.asked[-1]
+
+
+def quiet(folder):
+    """Every round of the first epoch has a feature of its own, whose margin is passed at once: the second one learns nothing."""
+    X = np.tile(np.repeat(np.eye(8, dtype=np.int8), 4, axis=0), (WORLD.size, 1))
+    loop._BLOCK = 4 * WORLD.size * 8  # a callback after each round
+    found = {}
+    for C in ("8", "32f"):
+        seen = []
+
+        def callback(info, seen=seen):
+            if info.epoch:
+                seen.append(info.coef().tolist())
+
+        how = {"loss": "hinge", "step_size": 2.0, "epochs": 2, "history": True, "sync_every": 4, "error_feedback": False}
+        how |= {"communicator": Watched(WORLD, asked := []), "timeout": 30.0}
+        r = lp.train(X, np.ones(len(X)), signature=f"D8M32fC{C}", callback=callback, **how)
+        found[C] = counted(r) | {"seen": seen, "coef": r.coef.tolist(), "open": sum(not request.Test() for request in asked)}
+    return found
+
+
 def killed(folder):
     """Rank 1 is killed in the middle; the others must say so, and in time."""
 
@@ -96,10 +134,11 @@ def killed(folder):
                 os.kill(pid, signal.SIGUSR1)
             os.kill(os.getpid(), signal.SIGKILL)
 
+    with contextlib.suppress(ValueError):  # who was refused listens to the launcher nevertheless
+        train(kind := next(a for a in sys.argv if a.startswith("D8")), WORLD, epochs=0)
     loop._BLOCK = 150 * 60  # short calls, and a callback after each
     pids = [pid for pid in WORLD.allgather(os.getpid()) if pid != os.getpid()]
     begin = time.monotonic()
-    kind = next(a for a in sys.argv if a.startswith("D8"))
     try:
         with_file = {"checkpoint": folder / "checkpoint", "checkpoint_seconds": 0.0}
         train(kind, WORLD, epochs=6, timeout=2.0, callback=callback, several=False, **with_file)
@@ -120,14 +159,20 @@ def refused(folder):
     other = y.copy()
     other[17] = not other[17]
     shorter = X[:-1], y[:-1]
-    called = []
+    called, rounding = [], "nearest" if odd else "stochastic"
+    inter = WORLD.Split(WORLD.rank > 0).Create_intercomm(0, WORLD, int(WORLD.rank == 0), 1)
     cases = {
         "data": lambda: lp.train(X, other if odd else y, **common, step_size=0.1, signature="D8M8C8s"),
         "shards": lambda: lp.train(*(shorter if odd else (X, y)), **common, step_size=0.1, signature="D8M8C8s"),
         "signature": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C4s" if odd else "D8M8C8s"),
+        "model": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s" if odd else "D8M32fC8s"),
+        "sync_every": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s", sync_every=10 if odd else None),
+        "rounding": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M32fC8s", rounding=rounding),
         "step_size": lambda: lp.train(X, y, **common, step_size=0.2 if odd else 0.1, signature="D8M8C8s"),
         "error_feedback": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s", error_feedback=not odd),
         "version": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s"),
+        "inter": lambda: lp.train(X, y, **common | {"communicator": inter}, step_size=0.1, signature="D8M8C8s"),
+        "null": lambda: lp.train(X, y, **common | {"communicator": MPI.COMM_NULL}, step_size=0.1, signature="D8M8C8s"),
         "no C": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8"),
         "threads": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s", n_threads=2),
     }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference as R
 from test_replicas import PlainReplicas, same
-from test_sgd_driver import RUNNABLE, Problem, cuts
+from test_sgd_driver import RUNNABLE, Problem, as_bytes, cuts
 
 import lowprec as lp
 from lowprec import loop
@@ -189,9 +189,59 @@ def test_asynchronous_threads_lose_nothing(M, C, rng):
     r = lp.train(X, np.ones(rows), signature=f"D8M{M}C{C}", loss="hinge", step_size=1e-6, n_threads=4, sync_every=10,
                  rounding="nearest", **scale)  # fmt: skip
     assert (r.widened, r.communication.synchronous, r.communication.exchanges) == (0, False, 10)
-    # Of a round's counts, 10 at most, each of four workers may keep half a level, 10 / 127 / 2; a code is half a quantum away.
+    # Of a round's counts, 10 at most, each of four workers may keep half a level, 10 / 127 / 2; and a code is half a quantum off.
     left = {"32f": 0.0, "8": 4 * 10 / 127 / 2 + (0.0 if M == "32f" else 0.5)}[C]
     assert np.abs(r.coef / 1e-6 - X.sum(axis=0, dtype=np.int64)).max() <= left + 1e-3
+
+
+class Ranks:
+    """Asynchronous ranks in one process, in lockstep: each gives, is answered, and learns."""
+
+    def __init__(self, problem, workers, **asked):
+        how = {"columns": problem.n, "random": True, "feedback": False, "staleness": 1} | asked
+        self.jobs = [
+            problem.driver("shared", seed=k, n_threads=workers, sync_every=5, exchange=how | {"local": k}, intercept=0.0)[0]
+            for k in range(workers)
+        ]
+        for job in self.jobs:
+            job.link = self
+
+    def exchange(self):
+        """Called by each job at the end of its round: in `together`, when all are there."""
+
+    def together(self):
+        for t, job in enumerate(self.jobs):
+            job.ready()
+            messages = [np.zeros(job.message_bytes(q) + 1, np.uint8) for q in range(len(self.jobs))]
+            for q, message in enumerate(messages):
+                job.give(q, message, 0)
+            job.given()
+            for q, owner in enumerate(self.jobs):
+                answer = np.zeros_like(messages[q])
+                owner.answer(t, messages[q], 0, answer, 0)
+                job.hear(q, answer, 0)
+            job.learn()
+
+
+@pytest.mark.parametrize("M", ["4", "8", "16"])
+def test_an_owner_and_a_worker_have_the_same_book(M, rng):
+    """What a worker has heard beyond the model's range it clips, and its owner knows."""
+    for _ in range(10):
+        problem = Problem(rng, "8", M, n=130)
+        problem.step *= 40  # from limit to limit
+        both = Ranks(problem, 2, codec="4")
+        for first in (0, 5, 10):
+            for job in both.jobs:
+                assert job.run(first, first + 5) == -1
+            both.together()
+        for _ in range(60):  # nothing is learned any more: each answer says at least 6 / 7 of what is left
+            both.together()
+        owners = np.concatenate([job.columns(q) for q, job in enumerate(both.jobs)])
+        assert np.abs(owners).max() == R.max_code(M)
+        for job in both.jobs:
+            seen = as_bytes(problem.w, M)
+            job.snapshot(seen)
+            assert np.abs(problem.codes(seen) - owners).max() <= 0.5 + 1e-3
 
 
 @pytest.mark.parametrize("signature", ["D8M8C8", "D32fM32fC1", "D8M16C4"])
@@ -245,8 +295,35 @@ def test_a_checkpoint_is_gone_on_from(kind, tmp_path, rng, monkeypatch):
     assert on.coef.tobytes() == whole.coef.tobytes()
     assert np.array_equal(on.intercept, whole.intercept)
     # Another number of workers goes on from the same file, and sees every row that is left.
-    for workers in (2, 5):
+    for workers in (1, 2, 5):
         file.write_bytes(before)
         other = lp.train(X, y, n_threads=workers, **cut)
         assert np.isfinite(other.coef).all()
         assert abs(other.n_examples - 1500) < 5
+        assert lp.train(X, y, n_threads=1, **cut).coef.tobytes() == other.coef.tobytes()  # it is over
+
+
+@pytest.mark.parametrize(("M", "C", "together"), [("8", "4", True), ("32f", "1", True), ("4", "8", False), ("16", "2", False)])
+def test_one_worker_goes_on_with_what_was_not_sent(M, C, together, rng):
+    """And several with what one has."""
+    problem = Problem(rng, "8", M, n=131)
+    asked = {"codec": C, "columns": 131, "random": True, "feedback": True, "staleness": 1, "local": None}
+    how = {"seed": 5, "sync_every": 4, "together": together, "exchange": asked}
+    three, _ = problem.driver("shared", n_threads=3, **how)
+    alone, model = problem.driver("shared", n_threads=1, **how)
+    assert three.run(0, three.share) == -1
+    state = three.state()
+    alone.restore(state)
+    owned = state["owned"] if together else F(0)
+    total = state["agreed"] + state["residual"].sum(axis=0) + owned
+    assert np.any(state["residual"])
+    top = np.inf if M == "32f" else R.max_code(M)
+    expected = total if M == "32f" else np.rint(np.clip(total, -top, top))
+    assert np.array_equal(problem.codes(model), expected)
+    alone.restore(state, over=True)
+    assert model.tobytes() == state["model"].tobytes()
+    assert alone.run(0, alone.share) == -1
+    several, other = problem.driver("shared", n_threads=3, **how)
+    several.restore(alone.state())
+    assert other.tobytes() == model.tobytes()
+    assert several.run(0, several.share) == -1

@@ -107,6 +107,16 @@ def test_asynchronous_ranks_learn_and_agree(tmp_path):
         assert result["exchanges"] == 6 * -(-167 // 8)
 
 
+def test_an_answer_is_heard_once(tmp_path):
+    """After a meeting ranks go on from its model, not from what they had heard before."""
+    for found in ranks("quiet", 2, tmp_path):
+        for C, result in found.items():
+            assert min(result["coef"]) >= 2.0
+            assert result["seen"] == [result["coef"]] * 8, C
+            assert 0.0 < result["waiting"] <= result["seconds"]
+            assert result["open"] == 0  # or every call would leave a communicator behind, of which there are some thousand
+
+
 @pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("kind", ["D8M8C4s", "D8M8C4"])
 def test_a_killed_rank(kind, told, tmp_path):
@@ -140,9 +150,14 @@ def test_mismatched_ranks_are_refused(tmp_path):
             "data": f"{same} data (X, y, sample_weight); rank 0 has ",
             "shards": f"{same} shape of X; rank 0 has [501, 150], rank 1 [500, 150]",
             "signature": f"{same} signature; rank 0 has 'D8M8C8s', rank 1 'D8M8C4s'",
+            "model": f"{same} signature; rank 0 has 'D8M32fC8s', rank 1 'D8M8C8s'",
+            "sync_every": f"{same} sync_every; rank 0 has None, rank 1 10",
+            "rounding": f"{same} rounding; rank 0 has 'stochastic', rank 1 'nearest'",
             "step_size": f"{same} step_size; rank 0 has 0.1, rank 1 0.2",
             "error_feedback": f"{same} error_feedback; rank 0 has True, rank 1 False",
             "version": f"{same} version of lowprec; rank 0 has ",
+            "inter": "communicator: must connect the processes of one group, such as MPI.COMM_WORLD; got an intercommunicator",
+            "null": "communicator: must connect the processes of one group, such as MPI.COMM_WORLD; got COMM_NULL",
             "no C": "signature: needs a C term where workers are ranks of a communicator",
             "threads": "n_threads: must be 1 or None with a communicator",
         }

@@ -78,6 +78,9 @@ class _Link:
     def restart(self) -> None:
         """The models have been replaced by those of a checkpoint."""
 
+    def close(self) -> None:
+        """Training is over."""
+
     def gather(self, arrays: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]] | None:
         """Every rank's part of a checkpoint, on rank 0."""
         return self.group.gather(arrays, "the parts of a checkpoint", counted=False)
@@ -156,7 +159,7 @@ class Asynchronous(_Link):
         self.answers[self.rank] = self.merged[self.rank]
         self.clocks = [0] * group.size  # rounds that this owner has got of each worker
         self.queue: list[tuple[int, int]] = []  # (round, worker) that wait for an answer
-        self.waiting = False  # for answers to this worker's last round
+        self.owed = False  # answers to this worker's last round: by others
         self.answered = [0] * group.size  # rounds of each worker that were answered here
         self.met = True
         self.values = [run.intercept for run in runs]  # on rank 0: the intercepts
@@ -221,7 +224,7 @@ class Asynchronous(_Link):
             run.given()
             run.set_intercept(run.intercept + run.own_intercept)
         self.exchanges += 1
-        self.waiting, self.met = True, False
+        self.owed, self.met = True, False
         if self.sizes[rank]:
             self._got(rank)
         self.serve()
@@ -230,8 +233,15 @@ class Asynchronous(_Link):
     def restart(self) -> None:
         self.values = [run.intercept for run in self.runs]
 
+    def close(self) -> None:
+        # Nobody gives any more; and a communicator is kept as long as something may come.
+        for request in self.asked.values():
+            request.Cancel()
+        self.group.wait(list(self.asked.values()), "receives to be cancelled")
+        self.asked.clear()
+
     def _take_answers(self) -> None:
-        if not self.waiting:
+        if not self.owed:
             return
         group, rank, what = self.group, self.rank, f"the answers to round {self.exchanges}"
         group.wait(self.heard + self.sending, what, self.serve)
@@ -246,7 +256,7 @@ class Asynchronous(_Link):
                 run.set_intercept(value, run.own_intercept)
         for run in self.runs:
             run.learn()
-        self.waiting = False
+        self.owed = False
 
     def meet(self) -> None:
         """All ranks, at the same round: to one model, the owners' chunks as they are."""

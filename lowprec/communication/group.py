@@ -27,6 +27,12 @@ _PATIENT, _PAUSE = 4096, 50e-6
 # Seconds that a rank which has lost another leaves the rest to end by themselves.
 _GRACE = 1.0
 _broken = False
+_failed = False  # a process of this job, says the launcher
+
+
+def _told_by_launcher(*_: Any) -> None:
+    global _failed
+    _failed = True
 
 
 class CommunicationError(RuntimeError):
@@ -89,12 +95,14 @@ class Group:
             raise checks.wrong_type("communicator", "a communicator of mpi4py, such as MPI.COMM_WORLD", communicator)
         from mpi4py import MPI
 
+        if communicator == MPI.COMM_NULL or communicator.Is_inter():
+            got = "COMM_NULL" if communicator == MPI.COMM_NULL else "an intercommunicator"
+            raise checks.wrong_value("communicator", "must connect the processes of one group, such as MPI.COMM_WORLD", got)
         self._mpi = MPI
         self.rank, self.size, self.timeout = communicator.Get_rank(), communicator.Get_size(), timeout
         self.bytes_sent, self.seconds = 0, 0.0
         self.told = False  # about a rank that stopped
         self.comm: Any = None
-        self.failed = False  # says the launcher
         self._sources: dict[int, int] = {}  # of receives under way, by their identity
         self._before: Any = None
         self._listen()
@@ -104,13 +112,14 @@ class Group:
         self._keep: list[Any] = []
 
     def _listen(self) -> None:
-        """Hydra, MPICH's launcher, signals that a process has failed by SIGUSR1, which would end this one without a word."""
-        here = threading.current_thread() is threading.main_thread()
-        if here and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
-            self._before = signal.signal(signal.SIGUSR1, self._told_by_launcher)
+        """Hydra, MPICH's launcher, signals that a process has failed by SIGUSR1, which would end this one without a word.
 
-    def _told_by_launcher(self, *_: Any) -> None:
-        self.failed = True
+        After an exception it stays so: this process has something to say before it ends.
+        """
+        before = signal.getsignal(signal.SIGUSR1)
+        if threading.current_thread() is threading.main_thread() and before in (signal.SIG_DFL, _told_by_launcher):
+            self._before = before
+            signal.signal(signal.SIGUSR1, _told_by_launcher)
 
     # ---- messages ----
 
@@ -173,7 +182,7 @@ class Group:
             tries += 1
             if tries % _TRIES == 0:
                 self._look_for_stop()
-                if self.failed:
+                if _failed:
                     raise _Silence(f"rank {self.rank} waits", ", and the launcher says that a process has failed")
                 if time.monotonic() > deadline:
                     reasons = "it may have been killed, or its round may take longer than the timeout"
