@@ -221,7 +221,8 @@ def train(
         not. The price is that workers see each other's changes that much later. A multiple of `batch_size`. None: no replicas,
         or with `deterministic` and with a C term 16 examples, or as many as have 16,384 numbers (of sparse data 4 * n) if these
         are more; but no more than what keeps the sum of all workers' changes from overshooting, by the largest curvature of a
-        sample of the data.
+        sample of the data, and the smaller the more workers there are; in whole batches, of which it is one where the gradient
+        is what is sent (``G1C1s``).
     pin_threads : bool
         Tie each worker to a CPU of its own (of those that this process may use) while it trains, and let the memory of converted
         data be touched first by the worker that will read it. Without effect where OpenMP's own variables (``OMP_PROC_BIND``,
@@ -235,9 +236,8 @@ def train(
         x_j / data_scale_j, and "feature" takes each column's largest magnitude). `coef` is divided back.
     model_scale : float or array_like of shape (K,), optional
         Value of one model code, for all models or each. None: by the rule in `lowprec.model_range`. Either way it is doubled,
-        and the codes halved, when the model saturates and more range would gain more than the coarser quantum costs. If it was
-        not given, it is
-        halved late in the run where no weight is clipped by that.
+        and the codes halved, when the model saturates and more range would gain more than the coarser quantum costs. If it was not
+        given, it is halved late in the run where no weight is clipped by that.
     init : array_like of shape (n,) or (K, n), optional
         Weights to start from, in the coordinates of the data, rounded to nearest; by default zeros.
     init_intercept : float or array_like of shape (K,)
@@ -246,8 +246,7 @@ def train(
         Train an intercept, a float64 number beside the model. It has no penalty.
     intercept_step : float, optional
         Its step size, where that is not `step_size`; the schedule applies to it too. On sparse data the intercept moves with
-        every
-        example and a weight with few, so a small part of `step_size` (scikit-learn takes 0.01) serves better.
+        every example and a weight with few, so a small part of `step_size` (scikit-learn takes 0.01) serves better.
     sample_weight : array_like of shape (m,) or (m, K), optional
         Factor of each example's step; of several models, for all or for each.
     epsilon : float
@@ -283,13 +282,14 @@ def train(
     checkpoint : str or path-like, optional
         A file to write the run to, and to go on from where it holds an unfinished run of the same data and arguments. A run
         with one thread, or `deterministic`, ends with the bits of one that was not interrupted. A finished run's file gives its
-        result. With a C term the file does not depend on what the workers are, and another number of them can go on from it.
+        result. With a C term the file does not depend on what the workers are, and another number of them can go on from it. Of
+        several ranks the first reads and writes it for all, so only that one must see it.
     checkpoint_seconds : float
         At least so long from one checkpoint to the next.
     communicator : mpi4py.MPI.Comm, optional
         Its ranks are the workers, one each; all call `train` with the same data and arguments, and get the same result. Each
         trains on its own share of the rows, so of a store (`lowprec.open_store`) that all can open it reads little else. A
-        synchronous run gives the bits of as many threads.
+        synchronous run gives the model of as many threads, to the bit.
     error_feedback : bool
         With a C term: what coding leaves out is sent with the next message, not lost.
     staleness : int, optional
@@ -443,6 +443,7 @@ def train(
         sample = None if M.is_float else Sample(problems[0], m * epochs)
         ranges = [None if sample is None else Range(problem, sample, worth) for problem in problems]
         at_most = round_length(problems[0], n_workers) if svrg else None
+        asked_sync = sync_every
         if (deterministic or talk is not None) and sync_every is None:
             per_example = max(numbers, 1.0)
             sync_every = max(_SYNC_EXAMPLES, int(_SYNC_NUMBERS / per_example), math.ceil(_SYNC_MODELS * n / per_example))
@@ -492,7 +493,9 @@ def train(
                 "shape": [m, n], "signature": str(signature), "loss": list(form), "step_size": step_size,
                 "epochs": epochs, "batch_size": batch_size, "source": source, "refresh": refresh, "seed": seed,
                 "shuffle": shuffle,
-                "sync_every": sync_every, "deterministic": deterministic, "n_workers": n_workers if talk is None else None,
+                # What is chosen depends on the number of workers, and another number may go on.
+                "sync_every": sync_every if talk is None else asked_sync,
+                "deterministic": deterministic, "n_workers": n_workers if talk is None else None,
                 "fit_intercept": fit_intercept, "intercept_step": intercept_step,
                 "model_scale": scales, "init": None if start is None else [w.tolist() for w in start], "biases": biases,
                 "rounds": list(vars(rounds).values()), "solver": solver, "history": history,
