@@ -236,8 +236,8 @@ def train(
         x_j / data_scale_j, and "feature" takes each column's largest magnitude). `coef` is divided back.
     model_scale : float or array_like of shape (K,), optional
         Value of one model code, for all models or each. None: by the rule in `lowprec.model_range`. Either way it is doubled,
-        and the codes halved, when the model saturates and more range would gain more than the coarser quantum costs. If it was not
-        given, it is halved late in the run where no weight is clipped by that.
+        and the codes halved, when the model saturates and more range would gain more than the coarser quantum costs. If it was
+        not given, it is halved late in the run where no weight is clipped by that.
     init : array_like of shape (n,) or (K, n), optional
         Weights to start from, in the coordinates of the data, rounded to nearest; by default zeros.
     init_intercept : float or array_like of shape (K,)

@@ -37,7 +37,7 @@ _QUICK_ROWS = 10_000
     "--sync-every",
     type=int,
     metavar="N",
-    help="Give each worker a model of its own, merged after N of its examples. [default: with a C term, by the rows' length]",
+    help="Give each worker a model of its own, merged after N of its examples. [default: with a C term, by the rows' length and the data's curvature]",
 )
 @click.option(
     "--error-feedback/--no-error-feedback",

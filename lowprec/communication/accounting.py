@@ -29,9 +29,9 @@ class CommunicationInfo:
     exchanges : int
         How often each worker exchanged with the others.
     bytes_per_exchange : float
-        Sent in one by a worker, the mean over the workers, everything included: what `bytes_per_exchange` says.
+        Sent in one by a worker, the mean over the workers, levels and intercepts included: what `bytes_per_exchange` says.
     bytes_sent : int
-        By this rank in the whole run, also before and between exchanges; of threads, what the mean worker would have sent.
+        By this rank in the whole run, also before, between and after exchanges; of threads, what the mean worker would have sent.
     float32_bytes : float
         What the mean worker would have sent in as many exchanges of C32f.
     ratio : float
@@ -39,7 +39,7 @@ class CommunicationInfo:
     seconds : float
         In exchanges: coding, sending, and waiting for others. Of asynchronous threads the mean over the workers.
     waiting : float or None
-        The part of it in which this rank waited for messages, the rest being the work of coding; None of threads.
+        The part of `seconds` in which this rank waited for messages, the rest being the work of coding; None of threads.
     """
 
     codec: str
