@@ -452,8 +452,6 @@ def train(
             elif n_workers > 1:
                 # A power of two, lest the last bits of NumPy's sums decide.
                 sync_every = min(sync_every, 1 << round_length(problems[0], n_workers).bit_length() - 1)
-            if group is not None:
-                sync_every = group.share(sync_every, "rank 0 to choose sync_every")
             sync_every = min(-(-sync_every // batch_size) * batch_size, NEVER)
             if signature.gradient_is_sent:
                 sync_every = batch_size
@@ -461,6 +459,8 @@ def train(
             sent = f"G{signature.gradient}C{signature.gradient}"
             rule = f"must be batch_size ({batch_size}) where the gradient itself is what is sent ({sent})"
             raise checks.wrong_value("sync_every", rule, sync_every)
+        if group is not None:  # also where it is given: ranks that were given different ones must get as far as comparing them
+            sync_every = group.share(sync_every, "rank 0 to choose sync_every")
         replicas = sync_every is not None and n_workers > 1
         unit = sync_every if replicas and sync_every is not None else batch_size
         every = rounds.every(numbers, n, step_size, unit=unit, workers=n_workers, at_most=at_most)

@@ -127,6 +127,7 @@ def refused(folder):
         "signature": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C4s" if odd else "D8M8C8s"),
         "step_size": lambda: lp.train(X, y, **common, step_size=0.2 if odd else 0.1, signature="D8M8C8s"),
         "error_feedback": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s", error_feedback=not odd),
+        "sync_every": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s", sync_every=4 if odd else None),
         "version": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s"),
         "no C": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8"),
         "threads": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s", n_threads=2),

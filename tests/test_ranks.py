@@ -144,6 +144,7 @@ def test_mismatched_ranks_are_refused(tmp_path):
             "signature": f"{same} signature; rank 0 has 'D8M8C8s', rank 1 'D8M8C4s'",
             "step_size": f"{same} step_size; rank 0 has 0.1, rank 1 0.2",
             "error_feedback": f"{same} error_feedback; rank 0 has True, rank 1 False",
+            "sync_every": f"{same} sync_every; rank 0 has None, rank 1 4",
             "version": f"{same} version of lowprec; rank 0 has ",
             "no C": "signature: needs a C term where workers are ranks of a communicator",
             "threads": "n_threads: must be 1 or None with a communicator",
