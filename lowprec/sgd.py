@@ -221,7 +221,8 @@ def train(
         not. The price is that workers see each other's changes that much later. A multiple of `batch_size`. None: no replicas,
         or with `deterministic` and with a C term 16 examples, or as many as have 16,384 numbers (of sparse data 4 * n) if these
         are more; but no more than what keeps the sum of all workers' changes from overshooting, by the largest curvature of a
-        sample of the data.
+        sample of the data, and the smaller the more workers there are; in whole batches, of which it is one where the gradient
+        is what is sent (``G1C1s``).
     pin_threads : bool
         Tie each worker to a CPU of its own (of those that this process may use) while it trains, and let the memory of converted
         data be touched first by the worker that will read it. Without effect where OpenMP's own variables (``OMP_PROC_BIND``,
@@ -236,8 +237,7 @@ def train(
     model_scale : float or array_like of shape (K,), optional
         Value of one model code, for all models or each. None: by the rule in `lowprec.model_range`. Either way it is doubled,
         and the codes halved, when the model saturates and more range would gain more than the coarser quantum costs. If it was
-        not given, it is
-        halved late in the run where no weight is clipped by that.
+        not given, it is halved late in the run where no weight is clipped by that.
     init : array_like of shape (n,) or (K, n), optional
         Weights to start from, in the coordinates of the data, rounded to nearest; by default zeros.
     init_intercept : float or array_like of shape (K,)
@@ -246,8 +246,7 @@ def train(
         Train an intercept, a float64 number beside the model. It has no penalty.
     intercept_step : float, optional
         Its step size, where that is not `step_size`; the schedule applies to it too. On sparse data the intercept moves with
-        every
-        example and a weight with few, so a small part of `step_size` (scikit-learn takes 0.01) serves better.
+        every example and a weight with few, so a small part of `step_size` (scikit-learn takes 0.01) serves better.
     sample_weight : array_like of shape (m,) or (m, K), optional
         Factor of each example's step; of several models, for all or for each.
     epsilon : float
@@ -283,13 +282,14 @@ def train(
     checkpoint : str or path-like, optional
         A file to write the run to, and to go on from where it holds an unfinished run of the same data and arguments. A run
         with one thread, or `deterministic`, ends with the bits of one that was not interrupted. A finished run's file gives its
-        result. With a C term the file does not depend on what the workers are, and another number of them can go on from it.
+        result. With a C term the file does not depend on what the workers are, and another number of them can go on from it. Of
+        several ranks the first reads and writes it for all, so only that one must see it.
     checkpoint_seconds : float
         At least so long from one checkpoint to the next.
     communicator : mpi4py.MPI.Comm, optional
         Its ranks are the workers, one each; all call `train` with the same data and arguments, and get the same result. Each
         trains on its own share of the rows, so of a store (`lowprec.open_store`) that all can open it reads little else. A
-        synchronous run gives the bits of as many threads.
+        synchronous run gives the model of as many threads, to the bit.
     error_feedback : bool
         With a C term: what coding leaves out is sent with the next message, not lost.
     staleness : int, optional
@@ -468,8 +468,6 @@ def train(
             elif n_workers > 1:
                 # A power of two, lest the last bits of NumPy's sums decide.
                 sync_every = min(sync_every, 1 << round_length(problems[0], n_workers).bit_length() - 1)
-            if group is not None:
-                sync_every = group.share(sync_every, "rank 0 to choose sync_every")
             sync_every = min(-(-sync_every // batch_size) * batch_size, NEVER)
             if signature.gradient_is_sent:
                 sync_every = batch_size
@@ -479,6 +477,8 @@ def train(
             sent = f"G{signature.gradient}C{signature.gradient}"
             rule = f"must be batch_size ({batch_size}) where the gradient itself is what is sent ({sent})"
             raise checks.wrong_value("sync_every", rule, sync_every)
+        if group is not None:  # also where it is given: ranks that were given different ones must get as far as comparing them
+            sync_every = group.share(sync_every, "rank 0 to choose sync_every")
         replicas = sync_every is not None and n_workers > 1
         unit = sync_every if replicas and sync_every is not None else batch_size
         every = rounds.every(numbers, n, step_size, unit=unit, workers=n_workers, at_most=at_most)

@@ -154,6 +154,29 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     assert_same(run("several models", tmp_path / "run", callback=lambda info: pytest.fail("trained again")), first)
 
 
+def test_other_workers_go_on_where_the_length_of_rounds_was_chosen(tmp_path):
+    """What is chosen depends on how many workers there are, and is no argument that the file must agree with."""
+    X = np.ones((640, 8), np.float32)
+    given = {"signature": "D32fM32fC8s", "step_size": 0.02, "epochs": 2, "checkpoint_seconds": 0.0}
+    y = np.arange(640) % 2
+    whole = {n: lp.train(X, y, n_threads=n, **given).communication.exchanges for n in (2, 4)}
+    assert whole[2] < 2 * whole[4], "rounds are longer where there are fewer workers"
+
+    def stop(info):
+        if info.epoch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lp.train(X, y, n_threads=4, checkpoint=tmp_path / "run", callback=stop, **given)
+    begun = (tmp_path / "run").read_bytes()
+    for n in (2, 4):
+        (tmp_path / "run").write_bytes(begun)
+        r = lp.train(X, y, n_threads=n, checkpoint=tmp_path / "run", **given)
+        assert (r.n_examples, r.communication.workers) == (1280, n)
+    with pytest.raises(ValueError, match="run: is the checkpoint of another run"):
+        lp.train(X, y, n_threads=4, checkpoint=tmp_path / "run", sync_every=8, **given)
+
+
 def test_the_checkpoint_of_another_run_is_refused(tmp_path):
     path = tmp_path / "run"
     run("plain", path)

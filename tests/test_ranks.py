@@ -155,6 +155,7 @@ def test_mismatched_ranks_are_refused(tmp_path):
             "rounding": f"{same} rounding; rank 0 has 'stochastic', rank 1 'nearest'",
             "step_size": f"{same} step_size; rank 0 has 0.1, rank 1 0.2",
             "error_feedback": f"{same} error_feedback; rank 0 has True, rank 1 False",
+            "sync_every": f"{same} sync_every; rank 0 has None, rank 1 4",
             "version": f"{same} version of lowprec; rank 0 has ",
             "inter": "communicator: must connect the processes of one group, such as MPI.COMM_WORLD; got an intercommunicator",
             "null": "communicator: must connect the processes of one group, such as MPI.COMM_WORLD; got COMM_NULL",

@@ -37,7 +37,8 @@ _QUICK_ROWS = 10_000
     "--sync-every",
     type=int,
     metavar="N",
-    help="Give each worker a model of its own, merged after N of its examples. [default: with a C term, by the rows' length]",
+    help="Give each worker a model of its own, merged after N of its examples. [default: with a C term, by the rows' length, "
+    "but no more than the data's curvature and the number of workers allow]",
 )
 @click.option(
     "--error-feedback/--no-error-feedback",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
+from .. import checks
 from ..kernels import coded_bytes
 
-__all__ = ["CommunicationInfo", "bytes_per_exchange"]
+__all__ = ["INTERCEPT", "STRIPE", "CommunicationInfo", "bytes_per_exchange", "chunk_sizes"]
 
-# Columns of a model that belong to one owner together (LP_SPAN of kernels/driver.h).
-_SPAN = 64
+#: Columns of a model that are never split between owners (LP_SPAN of kernels/driver.h); bytes of an intercept.
+STRIPE, INTERCEPT = 64, 8
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class CommunicationInfo:
     exchanges : int
         How often each worker exchanged with the others.
     bytes_per_exchange : float
-        Sent in one by a worker, the mean over the workers, everything included: what `bytes_per_exchange` says.
+        Sent in one by a worker, the mean over the workers, levels and intercepts included: what `bytes_per_exchange` says.
     bytes_sent : int
-        By this rank in the whole run, also before and between exchanges; of threads, what the mean worker would have sent.
+        By this rank in the whole run, also before, between and after exchanges; of threads, what the mean worker would have sent.
     float32_bytes : float
         What the mean worker would have sent in as many exchanges of C32f.
     ratio : float
@@ -39,7 +39,7 @@ class CommunicationInfo:
     seconds : float
         In exchanges: coding, sending, and waiting for others. Of asynchronous threads the mean over the workers.
     waiting : float or None
-        The part of it in which this rank waited for messages, the rest being the work of coding; None of threads.
+        The part of `seconds` in which this rank waited for messages, the rest being the work of coding; None of threads.
     """
 
     codec: str
@@ -54,6 +54,38 @@ class CommunicationInfo:
     ratio: float
     seconds: float
     waiting: float | None
+
+
+def chunk_sizes(n: int, machines: int) -> dict[int, int]:
+    """How long the owners' chunks of a model are, and how many owners have one so long.
+
+    Owner q of R has the columns from 64 floor(s q / R) to 64 floor(s (q + 1) / R) of the n, s = ceil(n / 64). So all chunks have
+    floor(s / R) or ceil(s / R) times 64 columns; the last one is of the longer kind, and ends with the model.
+
+    Parameters
+    ----------
+    n : int
+        Model size.
+    machines : int
+
+    Returns
+    -------
+    dict of int to int
+        How many, by length.
+    """
+    n, machines = checks.check_int("n", n, minimum=1), checks.check_int("machines", machines, minimum=1)
+    stripes = -(-n // STRIPE)
+    short, longer = divmod(stripes, machines)
+    found: dict[int, int] = {}
+    last = STRIPE * (short + (longer > 0)) - (STRIPE * stripes - n)
+    for length, count in (
+        (STRIPE * short, machines - longer - (longer == 0)),
+        (STRIPE * (short + 1), max(longer - 1, 0)),
+        (last, 1),
+    ):
+        if count:
+            found[length] = found.get(length, 0) + count
+    return found
 
 
 def bytes_per_exchange(codec: str, n: int, workers: int, *, models: int = 1, intercept: bool = False) -> float:
@@ -75,7 +107,5 @@ def bytes_per_exchange(codec: str, n: int, workers: int, *, models: int = 1, int
         2 (R - 1) / R times the coded chunks of all R workers, and 16 (R - 1) / R for an intercept. A chunk of k numbers has
         ceil(k b / 8) + 4 l ceil(k / 2048) bytes; chunks are as equal as multiples of 64 columns can be.
     """
-    spans = -(-n // _SPAN)
-    ends = [min(n, spans * q // workers * _SPAN) for q in range(workers + 1)]
-    vector = sum(coded_bytes(codec, b - a) for a, b in pairwise(ends)) + (8 if intercept else 0)
-    return 2.0 * (workers - 1) / workers * models * vector
+    vector = sum(count * coded_bytes(codec, length) for length, count in chunk_sizes(n, workers).items())
+    return 2.0 * (workers - 1) / workers * models * (vector + (INTERCEPT if intercept else 0))

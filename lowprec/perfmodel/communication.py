@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from lowprec import kernels
 from lowprec.checks import (
     check_bool,
     check_choice,
@@ -31,6 +32,8 @@ from lowprec.checks import (
     wrong_type,
     wrong_value,
 )
+from lowprec.communication.accounting import INTERCEPT, STRIPE, chunk_sizes
+from lowprec.communication.codecs import CODECS
 
 __all__ = [
     "CODECS",
@@ -45,12 +48,6 @@ __all__ = [
     "exchange_bytes",
     "fit_link",
 ]
-
-#: By C term: the bits of a number, and the float32 levels of a block.
-CODECS = {"1": (1, 2), "2": (2, 1), "4": (4, 1), "8": (8, 1), "16": (16, 1), "16f": (16, 1), "32f": (32, 0)}
-
-#: Numbers of a block that has levels of its own; columns that are never split between owners; bytes of an intercept.
-_BLOCK, _STRIPE, _INTERCEPT = 2048, 64, 8
 
 
 def _positive(name: str, value: float) -> float:
@@ -76,41 +73,8 @@ def coded_bytes(numbers: int, C: str) -> int:
     -------
     int
     """
-    bits, levels = CODECS[check_choice("C", C, CODECS)]
-    numbers = check_int("numbers", numbers, minimum=0)
-    return -(-numbers * bits // 8) + 4 * levels * -(-numbers // _BLOCK)
-
-
-def chunk_sizes(n: int, machines: int) -> dict[int, int]:
-    """How long the owners' chunks of a model are, and how many owners have one so long.
-
-    Owner q of R has the columns from 64 floor(s q / R) to 64 floor(s (q + 1) / R) of the n, s = ceil(n / 64). So all chunks have
-    floor(s / R) or ceil(s / R) times 64 columns; the last one is of the longer kind, and ends with the model.
-
-    Parameters
-    ----------
-    n : int
-        Model size.
-    machines : int
-
-    Returns
-    -------
-    dict of int to int
-        How many, by length.
-    """
-    n, machines = check_int("n", n, minimum=1), check_int("machines", machines, minimum=1)
-    stripes = -(-n // _STRIPE)
-    short, longer = divmod(stripes, machines)
-    found: dict[int, int] = {}
-    last = _STRIPE * (short + (longer > 0)) - (_STRIPE * stripes - n)
-    for length, count in (
-        (_STRIPE * short, machines - longer - (longer == 0)),
-        (_STRIPE * (short + 1), max(longer - 1, 0)),
-        (last, 1),
-    ):
-        if count:
-            found[length] = found.get(length, 0) + count
-    return found
+    C = check_choice("C", C, CODECS)
+    return int(kernels.coded_bytes(C, check_int("numbers", numbers, minimum=0)))
 
 
 def exchange_bytes(n: int, machines: int, C: str) -> int:
@@ -137,10 +101,10 @@ def exchange_bytes(n: int, machines: int, C: str) -> int:
     if machines == 1:
         return 0
     vector = sum(count * sizes[length] for length, count in counts.items())
-    first = sizes[_STRIPE * (-(-n // _STRIPE) // machines)]  # floor(s / R) stripes
+    first = sizes[STRIPE * (-(-n // STRIPE) // machines)]  # floor(s / R) stripes
     # A machine's own chunk is missing from what it gives, and goes out R - 1 times: the vector and R - 2 times that chunk.
-    with_first = (machines - 2) * first + _INTERCEPT * (machines - 1)
-    with_largest = (machines - 2) * max(sizes.values()) + _INTERCEPT
+    with_first = (machines - 2) * first + INTERCEPT * (machines - 1)
+    with_largest = (machines - 2) * max(sizes.values()) + INTERCEPT
     return vector + max(with_first, with_largest)
 
 

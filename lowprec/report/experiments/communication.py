@@ -12,7 +12,8 @@ save bytes too. 64 examples are the longest of those tried with which C32fs lear
 batch of 16: with 64, four workers would add up 256 gradients at the step of one.
 
 Times are those of ranks, if there are mpi4py and mpiexec: the same training by 2 and 4 processes of this machine, one run
-each. A synchronous run gives the bits of as many threads; that is looked at (`same_as_threads`). Without them threads are timed.
+each. A synchronous run comes to the model of as many threads, to the bit; that is looked at (`same_as_threads`). Without them
+threads are timed.
 
 The projection asks what other links would do with a large model, D8M8 on the generative problem. Measured are a rank's rounds
 without communication and its coding, on two cores at once, and rounds of 2 and 4 ranks, which the model is checked with.
