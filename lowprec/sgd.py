@@ -477,7 +477,7 @@ def train(
             sent = f"G{signature.gradient}C{signature.gradient}"
             rule = f"must be batch_size ({batch_size}) where the gradient itself is what is sent ({sent})"
             raise checks.wrong_value("sync_every", rule, sync_every)
-        if group is not None:  # also where it is given: ranks that were given different ones must get as far as comparing them
+        if group is not None:  # the choice rests on sums of floats, too
             sync_every = group.share(sync_every, "rank 0 to choose sync_every")
         replicas = sync_every is not None and n_workers > 1
         unit = sync_every if replicas and sync_every is not None else batch_size
@@ -522,7 +522,7 @@ def train(
         if link is not None:
             link.close()
         if replicas and talk is not None:
-            result.communication = _account(talk, group, link, loop.runs, n, n_workers, fit_intercept)
+            result.communication = _account(talk, group, link, loop.runs, n, n_workers, fit_intercept, unit)
         return result
 
 
@@ -579,7 +579,7 @@ def _comparable(facts: dict[str, Any], data: str) -> dict[str, Any]:
 
 
 def _account(
-    talk: dict[str, Any], group: Group | None, link: Any, runs: list[Any], n: int, workers: int, intercept: bool
+    talk: dict[str, Any], group: Group | None, link: Any, runs: list[Any], n: int, workers: int, intercept: bool, sync_every: int
 ) -> CommunicationInfo:
     """What the run's communication cost."""
     each = bytes_per_exchange(talk["codec"], n, workers, models=len(runs), intercept=intercept)
@@ -593,7 +593,8 @@ def _account(
             exchanges, seconds = exchanges // workers, seconds / workers
         sent, waiting = round(exchanges * each), None
     return CommunicationInfo(
-        talk["codec"], talk["synchronous"], talk["feedback"], workers, None if group is None else group.rank, exchanges, each,
+        talk["codec"], talk["synchronous"], talk["feedback"], workers, None if group is None else group.rank, sync_every,
+        exchanges, each,
         sent, full * exchanges, full / each, seconds, waiting,
     )  # fmt: skip
 

@@ -170,7 +170,6 @@ def refused(folder):
         "rounding": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M32fC8s", rounding=rounding),
         "step_size": lambda: lp.train(X, y, **common, step_size=0.2 if odd else 0.1, signature="D8M8C8s"),
         "error_feedback": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s", error_feedback=not odd),
-        "sync_every": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s", sync_every=4 if odd else None),
         "version": lambda: lp.train(X, y, **common, step_size=0.1, signature="D8M8C8s"),
         "inter": lambda: lp.train(X, y, **common | {"communicator": inter}, step_size=0.1, signature="D8M8C8s"),
         "null": lambda: lp.train(X, y, **common | {"communicator": MPI.COMM_NULL}, step_size=0.1, signature="D8M8C8s"),

@@ -159,6 +159,7 @@ def test_what_it_costs(C, M, rng):
     r = lp.train(X, y, signature=f"D8M{M}C{C}s", step_size=0.02, epochs=2, n_threads=4, sync_every=10, fit_intercept=True)
     info = r.communication
     assert (info.codec, info.synchronous, info.workers, info.rank, info.exchanges) == (C, True, 4, None, 2 * 15)
+    assert info.sync_every == 10
     assert r.n_threads <= 4
     # 70 columns are two spans: two of the four owners have columns, 64 and 6.
     vector = R.coded_bytes(C, 64) + R.coded_bytes(C, 6) + 8

@@ -26,6 +26,8 @@ class CommunicationInfo:
         Ranks of the communicator, or threads.
     rank : int or None
         Of this process; None: workers are threads, and nothing really crossed a wire.
+    sync_every : int
+        Examples of a worker's round: what was asked for, or chosen.
     exchanges : int
         How often each worker exchanged with the others.
     bytes_per_exchange : float
@@ -47,6 +49,7 @@ class CommunicationInfo:
     error_feedback: bool
     workers: int
     rank: int | None
+    sync_every: int
     exchanges: int
     bytes_per_exchange: float
     bytes_sent: int

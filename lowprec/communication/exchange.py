@@ -61,11 +61,14 @@ class _Link:
         for run, at in zip(self.runs, self.places[q], strict=True):
             run.give(q, buffer, at)
         if self.intercepts and q == 0:
-            self._numbers(buffer, 0)[:] = [run.own_intercept for run in self.runs]
+            self._write_intercepts(buffer, [run.own_intercept for run in self.runs])
 
-    def _numbers(self, buffer: np.ndarray, q: int) -> np.ndarray:
-        """The intercepts' place at the end of a message to or from rank 0, as bytes' numbers."""
-        return _Numbers(buffer[self.sizes[q] - 8 * len(self.runs) : self.sizes[q]])
+    def _write_intercepts(self, buffer: np.ndarray, values: list[float]) -> None:
+        """At the end of a message to or from rank 0, where no address need be aligned."""
+        buffer[self.sizes[0] - 8 * len(values) : self.sizes[0]] = np.array(values, "<f8").view(np.uint8)
+
+    def _read_intercepts(self, buffer: np.ndarray) -> list[float]:
+        return np.frombuffer(buffer[self.sizes[0] - 8 * len(self.runs) : self.sizes[0]].tobytes(), "<f8").tolist()
 
     def _message(self, buffer: np.ndarray, q: int) -> np.ndarray:
         return buffer[: self.sizes[q]]
@@ -84,19 +87,6 @@ class _Link:
     def gather(self, arrays: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]] | None:
         """Every rank's part of a checkpoint, on rank 0."""
         return self.group.gather(arrays, "the parts of a checkpoint", counted=False)
-
-
-class _Numbers:
-    """float64 numbers at an address that need not be aligned."""
-
-    def __init__(self, room: np.ndarray) -> None:
-        self.room = room
-
-    def __setitem__(self, _: slice, values: list[float]) -> None:
-        self.room[:] = np.array(values, "<f8").view(np.uint8)
-
-    def tolist(self) -> list[float]:
-        return np.frombuffer(self.room.tobytes(), "<f8").tolist()
 
 
 class Synchronous(_Link):
@@ -124,7 +114,7 @@ class Synchronous(_Link):
         for run, at in zip(runs, self.places[rank], strict=True):
             run.reduce(self.given, at, merged, at)
         if self.intercepts and rank == 0:
-            self._numbers(merged, 0)[:] = self._merged_intercepts()
+            self._write_intercepts(merged, self._merged_intercepts())
         if own:
             self.sending += [group.send(self._message(merged, rank), p, Group.MERGED) for p in others]
         for q in [rank, *others]:
@@ -133,7 +123,7 @@ class Synchronous(_Link):
             for run, at in zip(runs, self.places[q], strict=True):
                 run.take(q, self.merged[q], at)
         if self.intercepts:
-            for run, value in zip(runs, self._numbers(self.merged[0], 0).tolist(), strict=True):
+            for run, value in zip(runs, self._read_intercepts(self.merged[0]), strict=True):
                 run.set_intercept(value)
         for run in runs:
             run.taken()
@@ -145,7 +135,7 @@ class Synchronous(_Link):
     def _merged_intercepts(self) -> list[float]:
         values = [run.intercept for run in self.runs]
         for given in self.given:
-            for k, change in enumerate(self._numbers(given, 0).tolist()):
+            for k, change in enumerate(self._read_intercepts(given)):
                 values[k] += change
         return values
 
@@ -198,9 +188,9 @@ class Asynchronous(_Link):
         for run, at in zip(self.runs, self.places[rank], strict=True):
             run.answer(p, given, at, answer, at)
         if self.intercepts and rank == 0:
-            for k, change in enumerate(self._numbers(given, 0).tolist()):
+            for k, change in enumerate(self._read_intercepts(given)):
                 self.values[k] += change
-            self._numbers(answer, 0)[:] = self.values
+            self._write_intercepts(answer, self.values)
         self.answered[p] += 1
         if p != rank:
             self.answering[p] = self.group.send(self._message(answer, rank), p, Group.MERGED)
@@ -252,7 +242,7 @@ class Asynchronous(_Link):
             for run, at in zip(self.runs, self.places[q], strict=True):
                 run.hear(q, self.merged[q], at)
         if self.intercepts:
-            for run, value in zip(self.runs, self._numbers(self.merged[0], 0).tolist(), strict=True):
+            for run, value in zip(self.runs, self._read_intercepts(self.merged[0]), strict=True):
                 run.set_intercept(value, run.own_intercept)
         for run in self.runs:
             run.learn()

@@ -126,7 +126,9 @@ class Group:
     def send(self, data: np.ndarray, to: int, tag: int) -> Any:
         """Start sending an array of uint8; it must stay as it is until the request is complete."""
         self.bytes_sent += data.nbytes
-        return self.comm.Isend([data, self._mpi.BYTE], to, tag)
+        request = self.comm.Isend([data, self._mpi.BYTE], to, tag)
+        self._sources.pop(id(request), None)  # of a receive that is no more
+        return request
 
     def receive(self, data: np.ndarray, source: int, tag: int) -> Any:
         """Start receiving into an array of uint8."""
@@ -167,7 +169,10 @@ class Group:
         if not requests:
             return
         try:
+            under_way = [id(request) for request in requests]
             self._poll(lambda: self._mpi.Request.Testall(requests), meanwhile)
+            for key in under_way:
+                self._sources.pop(key, None)
         except _Silence as silence:
             silent = sorted({self._sources[id(r)] for r in requests if id(r) in self._sources and not r.Test()})
             names = f" of rank{'s' * (len(silent) > 1)} {', '.join(map(str, silent))}" if silent else ""
