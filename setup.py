@@ -72,6 +72,7 @@ MODULES = [
     Module("lowprec._sgd", "_sgd.pyx", ["driver.c", "exchange.c"], openmp=True),
     Module("lowprec._quantize", "_quantize.pyx", per_isa=["quantize"]),
     Module("lowprec._sparse", "_sparse.pyx"),
+    Module("lowprec.cachesim._simulator", "_cachesim.pyx", ["cachesim.c", "cachesim_sgd.c", "tables.c"]),
     Module(
         "lowprec.report._baseline",
         "_baseline.pyx",
@@ -80,6 +81,7 @@ MODULES = [
         baseline=["baseline.c"],
     ),
     Module("lowprec.report._roofs", "_roofs.pyx", baseline=["roofs.c"], openmp=True),
+    Module("lowprec.report._instructions", "_instructions.pyx", ["instructions.c"]),
 ]
 
 
