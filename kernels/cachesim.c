@@ -41,6 +41,11 @@ typedef struct {
 
 typedef struct {
     double time;
+    /* Cycles waited for accesses that were waited for. An access takes effect at once, and so does what follows it, up to the next
+     * one that has to wait: then these cycles are added to the time. So nobody comes between a load and the store that follows it,
+     * as nobody would between the line's arrival and that store. */
+    double debt;
+    int32_t counted; /* are the instructions of the access at hand? */
     double in_flight[LP_MAX_IN_FLIGHT], storing[LP_MAX_IN_FLIGHT];
     int32_t n_in_flight, n_storing;
     cache level[2];
@@ -642,29 +647,58 @@ static void wait_for(core_t *c, double *waiting, int32_t *count, int32_t most, i
     }
 }
 
-static void one_access(lp_machine *m, int core, uint64_t address, int kind, uint32_t instructions)
+static void pay(core_t *c)
+{
+    c->time += c->debt;
+    c->debt = 0.0;
+}
+
+/* Can it be done without waiting? */
+static inline int at_hand(const lp_machine *m, const core_t *c, uint64_t line, int kind)
+{
+    const int64_t a = find(&c->level[0], line);
+    return a >= 0 && (kind == LP_LOAD || m->protocol.writable[c->level[0].state[a]]) && c->level[0].ready[a] <= c->time + c->debt;
+}
+
+/* Returns 0 where the core has to let others go first. */
+static int one_access(lp_machine *m, int core, uint64_t address, int kind, uint32_t instructions)
 {
     core_t *const c = &m->cores[core];
-    c->counters.instructions += instructions;
-    c->time += instructions * m->config.cpi;
+    const uint64_t line = address / LP_LINE;
+    if (!c->counted) {
+        c->counters.instructions += instructions;
+        c->time += instructions * m->config.cpi;
+    }
     if (kind == LP_WAIT) {
+        if (c->n_in_flight)
+            pay(c);
         wait_for(c, c->in_flight, &c->n_in_flight, 0, m->how_far);
-        return;
+        return 1;
     }
     if (kind == LP_PREFETCH || kind == LP_PREFETCH_FIRST) {
-        prefetch(m, core, address / LP_LINE, c->time, kind == LP_PREFETCH);
-        return;
+        prefetch(m, core, line, c->time + c->debt, kind == LP_PREFETCH);
+        return 1;
     }
-    const double cycles = reach(m, core, address / LP_LINE, kind, c->time);
+    if (c->debt > 0.0 && !at_hand(m, c, line, kind)) {
+        pay(c);
+        c->counted = 1;
+        return 0;
+    }
+    c->counted = 0;
+    const double cycles = reach(m, core, line, kind, c->time + c->debt);
     if (cycles <= 0.0)
-        return;
+        return 1;
     if (kind == LP_STORE && m->config.store_buffer > 0) {
         wait_for(c, c->storing, &c->n_storing, m->config.store_buffer - 1, m->how_far);
-        c->storing[c->n_storing++] = c->time + cycles;
-    } else {
-        c->in_flight[c->n_in_flight++] = c->time + cycles;
+        c->storing[c->n_storing++] = c->time + c->debt + cycles;
+    } else if (kind != LP_STORE && m->config.overlap > 1) {
+        c->in_flight[c->n_in_flight++] = c->time + c->debt + cycles;
         wait_for(c, c->in_flight, &c->n_in_flight, m->config.overlap - 1, m->how_far);
+    } else {
+        c->debt += cycles;
+        c->counters.stalled[m->how_far] += cycles;
     }
+    return 1;
 }
 
 static void next_access(lp_machine *m, int core)
@@ -677,15 +711,17 @@ static void next_access(lp_machine *m, int core)
         const int64_t row = a->row >= 0 ? p->row + a->row : p->row ? p->row - 1 : p->rows - 1;
         address += p->base + (uint64_t)(row * p->stride);
     }
-    one_access(m, core, address, a->kind, a->instructions);
+    if (!one_access(m, core, address, a->kind, a->instructions))
+        return;
     if (a->actions && m->learner)
         lp_learner_act(m->learner, core, a, p->row);
     if (++p->at == p->count) {
         p->at = 0;
-        p->passes--;
         p->row += p->batch;
         if (p->row + p->batch > p->rows)
             p->row = 0;
+        if (--p->passes == 0)
+            pay(c);
     }
 }
 
@@ -731,10 +767,13 @@ int64_t lp_machine_run(lp_machine *m, int64_t budget)
 
 double lp_machine_access(lp_machine *m, int core, uint64_t address, int kind)
 {
-    const double before = m->cores[core].time;
+    core_t *const c = &m->cores[core];
+    const double before = c->time;
     m->failed = 0;
-    one_access(m, core, address, kind, 0);
-    return m->failed ? -1.0 : m->cores[core].time - before;
+    while (!one_access(m, core, address, kind, 0))
+        ;
+    pay(c);
+    return m->failed ? -1.0 : c->time - before;
 }
 
 int lp_machine_line(lp_machine *m, uint64_t line, uint8_t *state, uint8_t *stale, uint64_t *sharers, int *owner)

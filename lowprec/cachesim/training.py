@@ -83,7 +83,7 @@ def train(
     random: str = "shared",
     refresh: int = 1,
     loop: str = "two-pass",
-    update: str = "load",
+    update: str = "own",
     cost: Instructions | None = None,
     seed: int = 0,
     callback: Callable[[Epoch], None] | None = None,
