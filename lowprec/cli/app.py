@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import lowprec
+from lowprec.cli.cache import cache
 from lowprec.cli.compare import compare
 from lowprec.cli.experiment import experiment
 from lowprec.cli.info import info
@@ -20,5 +21,5 @@ def app() -> None:
     """Linear models trained on low-precision numbers: measure, train, and look at the kernels."""
 
 
-for command in (compare, experiment, info, model, quantize, speedups, train):
+for command in (cache, compare, experiment, info, model, quantize, speedups, train):
     app.add_command(command)
