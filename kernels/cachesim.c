@@ -309,10 +309,14 @@ static int64_t third_new(lp_machine *m, int core, int64_t set, uint64_t line)
     return way;
 }
 
-/* The third level's way of a line that a second level holds in way b, or -1. */
+/* The third level's way of a line that a second level holds in way b, or -1. Of an inclusive third level it is still the one that the line
+ * came from: only copies that stayed after a write may have outlived it there. */
 static inline int64_t way_below(const lp_machine *m, int core, int64_t b, uint64_t line)
 {
-    const int64_t way = m->cores[core].level[1].below[b];
+    const cache *const second = &m->cores[core].level[1];
+    const int64_t way = second->below[b];
+    if (m->config.inclusive && !second->stale[b])
+        return way;
     return m->third.tag[way] == line + 1 ? way : find(&m->third, line);
 }
 

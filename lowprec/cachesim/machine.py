@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from lowprec.cachesim import _simulator
 from lowprec.cachesim.protocol import INVALID, MESI, Protocol
@@ -28,7 +26,13 @@ __all__ = ["LINE", "Core", "Counters", "Level", "LineState", "Machine", "Machine
 #: Bytes of a cache line.
 LINE = 64
 
-_KINDS = {"load": _simulator.LOAD, "store": _simulator.STORE, "load_own": _simulator.LOAD_OWN, "prefetch": _simulator.PREFETCH, "prefetch_first": _simulator.PREFETCH_FIRST}
+_KINDS = {
+    "load": _simulator.LOAD,
+    "store": _simulator.STORE,
+    "load_own": _simulator.LOAD_OWN,
+    "prefetch": _simulator.PREFETCH,
+    "prefetch_first": _simulator.PREFETCH_FIRST,
+}
 
 #: Accesses between two looks at the caller's callback, and at Ctrl-C: some tenths of a second.
 _SLICE = 2**21
@@ -82,13 +86,13 @@ class Core:
     cpi : float
         Cycles of an instruction whose data are in the first level.
     overlap : int
-        How many loads may be waited for at once: with 1 each is waited for, with k the core goes on until it has k that are not there
-        yet, or until an access that needs them (a "wait"). At most 64.
+        How many loads may be waited for at once: with 1 each is waited for, with k the core goes on until it has k that are not
+        there yet, or until an access that needs them (a "wait"). At most 64.
     store_buffer : int
         How many stores may wait for their lines while the core goes on; 0: the core waits for each. At most 64.
     prefetch_distance : int
-        Lines that the stride prefetcher runs ahead of what a core asks its second level for, into that level, within 4-KiB pages; 0:
-        there is none.
+        Lines that the stride prefetcher runs ahead of what a core asks its second level for, into that level, within 4-KiB
+        pages; 0: there is none.
     hidden : float
         Cycles of an access that the pipeline covers: with the latency of the first level, as here, hits in it cost nothing.
     """
@@ -111,8 +115,8 @@ class Core:
 class MachineConfig:
     """A machine. The defaults are the one of De Sa et al. (ISCA 2017): a Xeon E7-8890 v3 as ZSim would have it.
 
-    Sizes, latencies of the levels and the clock are the paper's; it does not state ways, memory and remote latency, which are those of
-    the processor and of ZSim's defaults.
+    Sizes, latencies of the levels and the clock are the paper's; it does not state ways, memory and remote latency, which are
+    those of the processor and of ZSim's defaults.
 
     Parameters
     ----------
@@ -130,8 +134,8 @@ class MachineConfig:
         10^9 cycles a second.
     core : Core
     inclusive : bool
-        A line that leaves the shared level, or a second level, leaves the levels above it. Without, as many simulators of one core
-        have it, there is no directory to rely on: for one core alone.
+        A line that leaves the shared level, or a second level, leaves the levels above it. Without, as many simulators of one
+        core have it, there is no directory to rely on: for one core alone.
     """
 
     cores: int = 18
@@ -165,21 +169,39 @@ class MachineConfig:
         check_finite_scalar("remote", self.remote, nonnegative=True)
         check_finite_scalar("ghz", self.ghz, positive=True)
         if not check_bool("inclusive", self.inclusive) and self.cores > 1:
-            raise wrong_value("inclusive", "must be true of more than one core: the shared level holds the directory", self.inclusive)
+            rule = "must be true of more than one core: the shared level holds the directory"
+            raise wrong_value("inclusive", rule, self.inclusive)
 
 
 @dataclass(frozen=True)
 class Counters:
     """What one core did, or several together.
 
-    `hits` and `misses` are by level (first, second, third) and count loads and stores, of the lower levels what the level above asked
-    for. The first level's are also split: `load_hits`, `load_misses`, `store_hits`, `store_misses`; a store to a line that is there but
-    may not be written is a miss, and one of `upgrades`. `writebacks` are by the level that wrote back. `received` are copies that another
-    core's read or write found: by level (first, second) and kind (read, write), outside of the protocol's region, in it
-    `received_region`; `kept`, by level, those that stayed after a write. `region_loads` are loads of lines in the region, `stale_loads` loads
-    that read such a copy. `remote`: requests that waited for other cores. `prefetches`: lines asked for ahead, `late`: accesses that
-    had to wait for one nevertheless. `stalled`: cycles that the core waited, by how far the access went (second level, third, other
-    cores, memory).
+    Attributes
+    ----------
+    instructions, loads, stores : int
+    load_hits, load_misses, store_hits, store_misses : int
+        Of the first level. A store to a line that is there but may not be written is a miss, and an upgrade.
+    hits, misses : tuple of int
+        By level: first, second, third; of the lower ones, what the level above asked for.
+    upgrades : int
+        Accesses that needed leave to write a line that was there.
+    writebacks : tuple of int
+        By the level that wrote back.
+    back_invalidations : int
+        Lines lost because a level below lost them.
+    received, received_region : tuple of (int, int)
+        Copies that another core's read, and write, found: by level (first, second); outside of the protocol's region, and in it.
+    kept : tuple of int
+        By level, copies that stayed after another core's write.
+    region_loads, stale_loads : int
+        Loads of lines in the region; loads that read a copy kept so.
+    remote : int
+        Requests that waited for other cores' copies.
+    prefetches, late : int
+        Lines asked for ahead; accesses that had to wait for one nevertheless.
+    stalled : tuple of float
+        Cycles that the core waited, by how far the access went: second level, third, other cores, memory.
     """
 
     instructions: int

@@ -7,12 +7,12 @@ them may write; a write by one core is told to all others that it knows of, a re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lowprec.cachesim import _simulator
-from lowprec.checks import check_bool, check_choice, check_finite_scalar, check_int, wrong_type, wrong_value
+from lowprec.checks import check_choice, check_finite_scalar, check_int, wrong_type, wrong_value
 
 __all__ = ["INVALID", "MESI", "MSI", "Event", "Obstinate", "Protocol", "State"]
 
@@ -86,15 +86,15 @@ class Protocol:
     written : dict of str to str
         What a writable state is after the core has written; where it is not named, `write`.
     remote_read, remote_write : dict of str to Outcome
-        What a copy becomes when another core reads the line, by its state (asked of the writable or dirty ones), or writes it ("I"
-        where a state is not named). An outcome is a state, or a dict of states to probabilities.
+        What a copy becomes when another core reads the line, by its state (asked of the writable or dirty ones), or writes it
+        ("I" where a state is not named). An outcome is a state, or a dict of states to probabilities.
     region_remote_read, region_remote_write : dict of str to Outcome
         The same for lines in the region; where a state is not named, as outside.
     coin : {"level", "core"}
         Whether each cache decides by a random number of its own, or both of a core by the same.
     directory : {"drops", "keeps"}
-        Whether a core that has a copy after a remote write is forgotten by the directory (it will not be told of the next write), or
-        stays listed.
+        Whether a core that has a copy after a remote write is forgotten by the directory (it will not be told of the next
+        write), or stays listed.
     """
 
     states: ClassVar[tuple[State, ...]] = (State("M", writable=True, dirty=True), State("E", writable=True), State("S"))
@@ -116,8 +116,8 @@ class Protocol:
     def decide(self, event: Event) -> str | None:
         """What a line becomes; None: what the tables say.
 
-        Overridden, it is called for every remote event that finds a copy of a line of the region (of any line, where the region is
-        empty): a way to protocols that remember. Slow, at some microseconds a call.
+        Overridden, it is called for every remote event that finds a copy of a line of the region (of any line, where the region
+        is empty): a way to protocols that remember. Slow, at some microseconds a call.
 
         Parameters
         ----------
@@ -201,7 +201,9 @@ class Protocol:
             raise wrong_value("protocol: write", "must be a dirty state: there are write-back caches only", self.write)
         for name in ("read_alone", "read_shared"):
             if made[name] == 0 or states[made[name] - 1].dirty:
-                raise wrong_value(f"protocol: {name}", "must be a state of a line that is here, and not dirty", getattr(self, name))
+                raise wrong_value(
+                    f"protocol: {name}", "must be a state of a line that is here, and not dirty", getattr(self, name)
+                )
         for table in ("written", *_EVENTS, *(f"region_{event}" for event in _EVENTS)):
             for name in getattr(self, table):
                 if name not in names:
@@ -210,7 +212,9 @@ class Protocol:
         for number, state in enumerate(states, 1):
             after = self._number(self.written.get(state.name, self.write), f"protocol: written[{state.name!r}]")
             if state.writable and (after == 0 or not (states[after - 1].writable and states[after - 1].dirty)):
-                raise wrong_value(f"protocol: written[{state.name!r}]", "must be a state that is writable and dirty", self.written)
+                raise wrong_value(
+                    f"protocol: written[{state.name!r}]", "must be a state that is writable and dirty", self.written
+                )
             written.append(after if state.writable else number)
             alike = (k for k, s in enumerate(states, 1) if s.writable == state.writable and not s.dirty)
             clean.append(number if not state.dirty else next(alike, made["read_shared"]))
@@ -281,11 +285,13 @@ class MSI(Protocol):
 
 
 class Obstinate(MESI):
-    """The obstinate cache (De Sa et al., ISCA 2017, Section 6): MESI, but for the lines of a region, where a copy that another core's
-    write would invalidate stays, in state S, with probability q.
+    """The obstinate cache (De Sa et al., ISCA 2017, Section 6): MESI, but a copy stays with probability q where a write ends it.
 
-    A copy that stayed is stale: it is read until it is evicted, until an invalidation is not ignored, or until the core writes the
-    line, which brings it the present one. What leaves the cache for want of room, its own or the shared level's, always goes.
+    In the lines of a region, a copy that another core's write would invalidate stays, in state S, with this probability.
+
+    A copy that stayed is stale: it is read until it is evicted, until an invalidation is not ignored, or until the core writes
+    the line, which brings it the present one. What leaves the cache for want of room, its own or the shared level's, always
+    goes.
 
     Parameters
     ----------
@@ -294,14 +300,14 @@ class Obstinate(MESI):
     region : iterable of (int, int)
         Address ranges [first, last) of the model's lines.
     coin : {"level", "core"}
-        Whether first and second level each decide for themselves, as they are classes of their own in a simulator like ZSim, or as one.
+        Whether first and second level each decide for themselves, as they are classes of their own in a simulator like ZSim, or
+        as one.
     directory : {"drops", "keeps"}
-        Whether the directory takes a core off its list when it sends the invalidation, or leaves it there as long as the line stays.
+        Whether the directory takes a core off its list when it sends the invalidation, or leaves it there as long as the line
+        stays.
     """
 
-    def __init__(
-        self, q: float, region: Iterable[tuple[int, int]], *, coin: str = "level", directory: str = "drops"
-    ) -> None:
+    def __init__(self, q: float, region: Iterable[tuple[int, int]], *, coin: str = "level", directory: str = "drops") -> None:
         q = check_finite_scalar("q", q)
         if not 0.0 <= q <= 1.0:
             raise wrong_value("q", "must lie in [0, 1]: it is a probability", q)

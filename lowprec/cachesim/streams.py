@@ -1,14 +1,14 @@
 """What a core of a simulated machine does: accesses one after another, those of SGD by the training loop's structure.
 
-A `Stream` is a list of accesses that a core goes over again and again; accesses to the data are relative to a row, and each pass is on
-the next ones. So a whole training run is one pass's list and a number of passes.
+A `Stream` is a list of accesses that a core goes over again and again; accesses to the data are relative to a row, and each
+pass is on the next ones. So a whole training run is one pass's list and a number of passes.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -22,9 +22,9 @@ from lowprec.signature import Signature
 
 __all__ = ["ACCESS", "MODEL", "Instructions", "Stream", "as_stream", "instructions", "sgd_streams"]
 
-#: One access, as an array's dtype: `address`; `instructions` executed since the access before, this one included; `kind`; `actions` (what
-#: is done with numbers, in training on the machine); `row` (-128: `address` is one; k: an offset into row k of the pass, -1: into the
-#: last row of the pass before); `size` in bytes, within one line.
+#: One access, as an array's dtype: `address`; `instructions` executed since the access before, this one included; `kind`;
+#: `actions` (what is done with numbers, in training on the machine); `row` (-128: `address` is one; k: an offset into row k of
+#: the pass, -1: into the last row of the pass before); `size` in bytes, within one line.
 ACCESS = _simulator.ACCESS
 
 _LOAD, _STORE, _OWN, _PREFETCH, _WAIT = (
@@ -116,7 +116,8 @@ class Instructions:
     example : float
         For an example, whatever its length: derivative, step, random words, the loops' beginnings and ends.
     dot, axpy, fused : float
-        For a dataset number: of its product, of its update, and of the loop that does one example's update and the next one's product.
+        For a dataset number: of its product, of its update, and of the loop that does one example's update and the next one's
+        product.
     """
 
     example: float
@@ -141,7 +142,9 @@ def instructions(signature: str | Signature) -> Instructions:
     known = _counted()["signatures"]
     name = str(signature)
     if name not in known:
-        raise wrong_value("signature", f"its instructions were not counted; give `cost`, or choose from {{{', '.join(known)}}}", name)
+        raise wrong_value(
+            "signature", f"its instructions were not counted; give `cost`, or choose from {{{', '.join(known)}}}", name
+        )
     return Instructions(**known[name])
 
 
@@ -234,7 +237,10 @@ def _two_pass(s: _Shape, cost: Instructions, batch: int, own: bool, ahead: int, 
     groups += s.ahead_in_model(model_prefetch)
     # A line is read, then written, before the next one.
     w = np.stack(
-        [_accesses(_OWN if own else _LOAD, s.w_lines, actions=_simulator.TAKE), _accesses(_STORE, s.w_lines, actions=_simulator.UPDATE)],
+        [
+            _accesses(_OWN if own else _LOAD, s.w_lines, actions=_simulator.TAKE),
+            _accesses(_STORE, s.w_lines, actions=_simulator.UPDATE),
+        ],
         axis=1,
     ).ravel()
     body = _without_nothing(_woven([*groups, (w, 2 * s.per_chunk[1])]))
@@ -302,7 +308,8 @@ def sgd_streams(
 ) -> list[Stream]:
     """The accesses of asynchronous SGD on a linear model, one stream a core.
 
-    Lines are what counts: an access is one to a line, as a kernel comes to it. Each core has its own data, which are new in every pass.
+    Lines are what counts: an access is one to a line, as a kernel comes to it. Each core has its own data, which are new in
+    every pass.
 
     Parameters
     ----------
@@ -316,11 +323,11 @@ def sgd_streams(
     density : float
         Share of numbers that are stored; sparse data alone.
     loop : {"two-pass", "fused"}
-        The paper's Fig 1, a product and then an update; or the loop that `lowprec.train` runs, which updates a line with one example and
-        multiplies it with the next. Sparse data and batches have the first alone.
+        The paper's Fig 1, a product and then an update; or the loop that `lowprec.train` runs, which updates a line with one
+        example and multiplies it with the next. Sparse data and batches have the first alone.
     update : {"own", "load"}
-        Whether an update asks for a line before it reads it, or reads it as any other and asks when it writes: then it may read, and
-        write back, a copy that is stale.
+        Whether an update asks for a line before it reads it, or reads it as any other and asks when it writes: then it may
+        read, and write back, a copy that is stale.
     shared : bool
         One model for all, or one for each.
     prefetch : bool

@@ -8,10 +8,10 @@
     1 w 0x7f0030
     end 2
 
-The first line names the format. Then one access a line, in the order of each core: the core from 0; ``r`` (read), ``w`` (write) or ``p``
-(prefetch into the second level); the address in hexadecimal (0x...) or decimal; bytes, 1 if not given; instructions executed since the
-core's access before, this one included, 1 if not given. ``#`` begins a comment. The last line says how many accesses there were, so
-that a file that was cut off is noticed. Names that end in ``.gz`` are compressed.
+The first line names the format. Then one access a line, in the order of each core: the core from 0; ``r`` (read), ``w`` (write)
+or ``p`` (prefetch into the second level); the address in hexadecimal (0x...) or decimal; bytes, 1 if not given; instructions
+executed since the core's access before, this one included, 1 if not given. ``#`` begins a comment. The last line says how many
+accesses there were, so that a file that was cut off is noticed. Names that end in ``.gz`` are compressed.
 """
 
 from __future__ import annotations

@@ -90,9 +90,10 @@ def train(
 ) -> SimulatedTraining:
     """Train a linear model asynchronously on the cores of a simulated machine.
 
-    The interleaving is that of the simulated cycles, the numbers are those of the caches' lines, the arithmetic is that of the kernels: on
-    one core the model is that of `lowprec.train` with the same arguments and one thread, to the bit. With several, core k trains on rows
-    [m k / T, m (k + 1) / T), in their order, with the k-th random stream, on one shared model; cores meet at the end of an epoch.
+    The interleaving is that of the simulated cycles, the numbers are those of the caches' lines, the arithmetic is that of the
+    kernels: on one core the model is that of `lowprec.train` with the same arguments and one thread, to the bit. With several,
+    core k trains on rows [m k / T, m (k + 1) / T), in their order, with the k-th random stream, on one shared model; cores meet
+    at the end of an epoch.
 
     A line of 64 bytes is read, updated and written as a whole.
 

@@ -30,8 +30,12 @@ _TRACE, _SIMULATING = {"region"}, {"quick", "signatures", "sizes", "hardware", "
 )
 @click.option("--signatures", metavar="S,...", help="Signatures of Fig 6c. [default: D8M8,D16M16,D32fM32f,D8i8M8; quick: D8M8]")
 @click.option("--sizes", metavar="N,...", help="Model sizes of Fig 6c. [default: 2^8..2^17; quick: 2^8,2^10,2^12,2^13,2^14]")
-@click.option("--q", "q", metavar="Q,...", help="Obstinacies of Fig 6c, 0 to 1. [default: 0,0.25,0.5,0.75,0.95; quick: 0,0.5,0.95]")
-@click.option("--hardware/--no-hardware", default=True, show_default=True, help="Also measure two real cores, beside their simulation.")
+@click.option(
+    "--q", "q", metavar="Q,...", help="Obstinacies of Fig 6c, 0 to 1. [default: 0,0.25,0.5,0.75,0.95; quick: 0,0.5,0.95]"
+)
+@click.option(
+    "--hardware/--no-hardware", default=True, show_default=True, help="Also measure two real cores, beside their simulation."
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of data, rounding, and the caches' coins.")
 @click.option(
     "--trace",
@@ -127,7 +131,7 @@ def _region(text: str | None) -> tuple[int, int]:
     """``0x1000:0x2000`` as two addresses, of whole lines."""
     if text is None:
         return 0, 2**62
-    first, colon, last = text.partition(":")
+    first, _, last = text.partition(":")
     try:
         found = int(first, 0), int(last, 0)
     except ValueError:

@@ -1,7 +1,7 @@
 """How many instructions our kernels take, counted one by one: what computing costs in a simulated machine.
 
-Each instruction of the compiled modules that a call executes is counted, as the processor executes it. What Python does between is not,
-and what a call does once is the same whatever the number of examples, so it falls out of differences.
+Each instruction of the compiled modules that a call executes is counted, as the processor executes it. What Python does between
+is not, and what a call does once is the same whatever the number of examples, so it falls out of differences.
 """
 
 from __future__ import annotations

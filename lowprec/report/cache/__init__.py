@@ -1,6 +1,7 @@
 """`lowprec cache`: the obstinate cache on simulated machines, beside the paper's Figs 6c and 6f, and two real cores.
 
-``plan`` says what is simulated, ``run`` does it and makes the rows, ``hardware`` measures two real cores, ``show`` has tables and plots.
+``plan`` says what is simulated, ``run`` does it and makes the rows, ``hardware`` measures two real cores, ``show`` has tables
+and plots.
 """
 
 from lowprec.report.cache.plan import DEFAULT, QUICK, Options, plan

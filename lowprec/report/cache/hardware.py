@@ -1,9 +1,9 @@
 """Two real cores on one small model, and on one each: what sharing costs, measured, and simulated from what private models cost.
 
-The simulation is told three things of this machine, none of them from training on a shared model: how long an example takes where
-nothing is shared, how long a cache line takes from one core to the other, and how large the caches are. All that a core does alone
-(instructions, the caches' latencies, memory) is in the first. That its loads overlap is an assumption about large cores: ten line fill
-buffers, 48 stores.
+The simulation is told three things of this machine, none of them from training on a shared model: how long an example takes
+where nothing is shared, how long a cache line takes from one core to the other, and how large the caches are. All that a core
+does alone (instructions, the caches' latencies, memory) is in the first. That its loads overlap is an assumption about large
+cores: ten line fill buffers, 48 stores.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from lowprec.report.machine import caches, usable_cpus
 
-__all__ = ["N", "Measured", "geometry", "measure", "simulated"]
+__all__ = ["Measured", "N", "geometry", "measure", "simulated"]
 
 #: Numbers of the model: four cache lines of 8 bits.
 N = 256
@@ -73,7 +73,8 @@ def measure(seconds: float, seed: int, tell: Callable[[float], None] = lambda pa
 
     def gnps(**how: Any) -> float:
         return lp.train(
-            data.X, data.y, signature="D8M8", step_size=0.05 / N, epochs=_EPOCHS, n_threads=2, model_scale=1.25 / 127, seed=seed, **how
+            data.X, data.y, signature="D8M8", step_size=0.05 / N, epochs=_EPOCHS, n_threads=2, model_scale=1.25 / 127,
+            seed=seed, **how
         ).gnps  # fmt: skip
 
     begin = time.perf_counter()

@@ -1,14 +1,15 @@
 """What `lowprec cache` simulates: every point, with all that is decided about it.
 
-Decided in advance, by no look at Fig 6c: the machine is the paper's, its latencies the paper's and, where it has none, those of ZSim's
+Decided in advance, by no look at Fig 6c: the machine is the paper's, its latencies the paper's and, where it has none, those of
+ZSim's
 defaults; the directory drops a sharer when it sends the invalidation and each cache has a coin of its own, as ZSim's classes do;
 computing costs the instructions of our own kernels, one cycle each, as ZSim's simple core has it.
 
-Decided by what is learned (Fig 6f): the algorithm is the paper's Fig 1, a product and then an update, and the update asks for a line
-before it reads it. One that does not loses what others have learned.
+Decided by what is learned (Fig 6f): the algorithm is the paper's Fig 1, a product and then an update, and the update asks for a
+line before it reads it. One that does not loses what others have learned.
 
-Fitted: the prefetching core's distance. All of the distances that are shown fade with n as the paper's figure does; of those up to 16 lines,
-the longest comes nearest to it.
+Fitted: the prefetching core's distance. All of the distances that are shown fade with n as the paper's figure does; of those up
+to 16 lines, the longest comes nearest to it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ PAPER_Q = (0.0, 0.25, 0.5, 0.75, 0.95)
 #: The prefetching core's distance in the model, in lines, and its store buffer.
 PREFETCH_LINES, STORE_BUFFER = 16, 16
 
-#: Names of the core models. "out-of-order": two real cores' stand-in, with the line fill buffers and store buffer of a large core.
+#: Names of the core models. "out-of-order": two real cores' stand-in, with the line fill buffers and store buffer of a large
+#: core.
 CORES = {
     "in-order": Core(),
     "prefetch": Core(store_buffer=STORE_BUFFER),
@@ -237,10 +239,7 @@ _VARIANTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("update", "reads as any load", "in-order", {"update": "load"}),
     ("loop", "fused, reads as any load", "in-order", {"loop": "fused", "update": "load"}),
     ("loop", "fused", "in-order", {"loop": "fused"}),
-    *(
-        ("prefetch distance", str(d), "prefetch", {"model_prefetch": d, "store_buffer": STORE_BUFFER})
-        for d in (1, 2, 4, 8, 16)
-    ),
+    *(("prefetch distance", str(d), "prefetch", {"model_prefetch": d, "store_buffer": STORE_BUFFER}) for d in (1, 2, 4, 8, 16)),
     ("prefetch, update reads as any load", "2", "prefetch", {"model_prefetch": 2, "update": "load"}),
     ("prefetch, update reads as any load", "16", "prefetch", {"model_prefetch": 16, "update": "load"}),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
 
-from lowprec.cachesim import Instructions, Level, Machine, MachineConfig, instructions, model_region, sgd_streams, train
+from lowprec.cachesim import Instructions, Level, Machine, MachineConfig, Stream, instructions, sgd_streams, train
 from lowprec.report import paper
 from lowprec.report.cache import hardware
 from lowprec.report.cache.plan import Here, Options, Point, Training, plan, protocol
@@ -72,12 +73,23 @@ class _Stopped(Exception):
 
 
 def here_config(here: Here, point: Point) -> tuple[MachineConfig, Instructions]:
-    """Two cores like this machine's, in nanoseconds: all that a core does alone is in the cost of computing, as it was measured."""
+    """Two cores like this machine's, in nanoseconds: all that a core does alone is in what computing costs, as measured."""
     counted = instructions("D8M8")
     per_instruction = here.example_ns / (counted.example + counted.fused * hardware.N)
     first, second, third = (Level(*level, latency=0.0) for level in (here.first, here.second, here.third))
     core = replace(point.model, cpi=per_instruction, hidden=0.0)
-    return MachineConfig(2, first, second, third, memory=0.0, remote=here.line_ns, ghz=1.0, core=core), instructions(point.signature)
+    return MachineConfig(2, first, second, third, memory=0.0, remote=here.line_ns, ghz=1.0, core=core), instructions(
+        point.signature
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _streams(*of: Any) -> list[Stream]:
+    """The same for every q; of sparse data they take as long to make as to simulate."""
+    signature, n, cores, loop, update, model_prefetch, cost, seed = of
+    return sgd_streams(
+        signature, n, cores, loop=loop, update=update, model_prefetch=model_prefetch, cost=cost, seed=seed
+    )  # fmt: skip
 
 
 def simulate(point: Point, accesses: int, seed: int, here: Here | None = None, check: Callable[[int], None] | None = None) -> Any:
@@ -99,7 +111,6 @@ def simulate(point: Point, accesses: int, seed: int, here: Here | None = None, c
     dict
         Fields of a row.
     """
-    begin = time.perf_counter()
     cost = instructions(point.signature)
     if point.figure == "6c-here":
         assert here is not None
@@ -108,10 +119,8 @@ def simulate(point: Point, accesses: int, seed: int, here: Here | None = None, c
         config = MachineConfig(core=point.model, remote=point.remote)
     if point.compute != 1.0:
         cost = Instructions(*(point.compute * value for value in vars(cost).values()))
-    streams = sgd_streams(
-        point.signature, point.n, config.cores, loop=point.loop, update=point.update, model_prefetch=point.model_prefetch,
-        cost=cost, seed=seed,
-    )  # fmt: skip
+    streams = _streams(point.signature, point.n, config.cores, point.loop, point.update, point.model_prefetch, cost, seed)
+    begin = time.perf_counter()
     machine = Machine(config, protocol(point), seed)
     passes = max(2, round(accesses / (config.cores * len(streams[0].accesses))))
     made = 0
@@ -286,7 +295,9 @@ def _with_speedups(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add the speedups over q = 0, and the paper's."""
 
     def same(row: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(row[name] for name in ("figure", "core", "signature", "n", "variant", "value", "update", "batch_size", "passes"))
+        return tuple(
+            row[name] for name in ("figure", "core", "signature", "n", "variant", "value", "update", "batch_size", "passes")
+        )
 
     base = {same(row): row for row in rows if row["q"] == 0.0}
     for row in rows:
@@ -311,8 +322,8 @@ def _hardware_rows(o: Options, tell: Callable[[float], None]) -> list[dict[str, 
     m = measured
     rows = [
         make_row(
-            FIELDS, **common, core="real", value=name, gnps=gnps, example_ns=2 * hardware.N / gnps, line_ns=m.line_ns, runs=m.runs,
-            ratio=m.ratio if name == "shared" else None, ratio_q1=m.ratio_q1 if name == "shared" else None,
+            FIELDS, **common, core="real", value=name, gnps=gnps, example_ns=2 * hardware.N / gnps, line_ns=m.line_ns,
+            runs=m.runs, ratio=m.ratio if name == "shared" else None, ratio_q1=m.ratio_q1 if name == "shared" else None,
             ratio_q3=m.ratio_q3 if name == "shared" else None,
         )
         for name, gnps in (("private", m.private_gnps), ("shared", m.shared_gnps))
@@ -321,7 +332,9 @@ def _hardware_rows(o: Options, tell: Callable[[float], None]) -> list[dict[str, 
     assert here is not None
     gnps = {}
     for shared in (False, True):
-        gnps[shared] = hardware.simulated(*here_config(here, Point("6c-here", "out-of-order", "D8M8", hardware.N, 0.0)), shared=shared)
+        gnps[shared] = hardware.simulated(
+            *here_config(here, Point("6c-here", "out-of-order", "D8M8", hardware.N, 0.0)), shared=shared
+        )
     core = Point("6c-here", "out-of-order", "D8M8", hardware.N, 0.0).model
     for shared, name in ((False, "private"), (True, "shared")):
         rows.append(
@@ -347,5 +360,7 @@ def _instruction_rows(o: Options) -> list[dict[str, Any]]:
     for signature in o.signatures:
         cost = instructions(signature)
         for value, number in (("example", cost.example), ("dot", cost.dot), ("axpy", cost.axpy), ("fused", cost.fused)):
-            rows.append(make_row(FIELDS, figure="instructions", signature=signature, variant="counted", value=value, ratio=number))
+            rows.append(
+                make_row(FIELDS, figure="instructions", signature=signature, variant="counted", value=value, ratio=number)
+            )
     return rows

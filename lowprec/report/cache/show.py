@@ -17,6 +17,10 @@ def _percent(q: float) -> str:
     return f"{100 * q:g} %"
 
 
+def _ratio(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2f}x"
+
+
 def _select(results: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
     return [row for row in results["rows"] if all(row[name] == value for name, value in fields.items())]
 
@@ -36,12 +40,12 @@ def _speed_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
     others = [q for q in qs if q > 0]
     columns = ["n", "GNPS, q = 0", *(_percent(q) for q in others)]
     if published:
-        columns += ["paper: GNPS", *(f"{_percent(q)} *" for q in others)]
+        columns += ["GNPS *", *(f"{_percent(q)} *" for q in others)]
     table = Table(title, columns)
     for n in sizes:
-        cells = [power(n), number(by[n, 0.0]["gnps"]), *(times(by[n, q]["speedup"]) for q in others)]
+        cells = [power(n), number(by[n, 0.0]["gnps"]), *(_ratio(by[n, q]["speedup"]) for q in others)]
         if published:
-            cells += [number(by[n, 0.0]["paper_gnps"]), *(times(by[n, q]["paper_speedup"]) for q in others)]
+            cells += [number(by[n, 0.0]["paper_gnps"]), *(_ratio(by[n, q]["paper_speedup"]) for q in others)]
         table.add(*cells)
     table.notes.append("Percentages: speedup at this q over q = 0." + (" *: the paper, Fig 6c." if published else ""))
     return table
@@ -54,18 +58,19 @@ def _fig6c(results: dict[str, Any]) -> list[Table]:
         table = _speed_table(f"Fig 6c, simulated: {signature}, {what}", rows)
         if core == "in-order":
             table.notes.append(
-                "An in-order core waits for every line, however large the model: the gain does not fade with n as the paper's does, "
-                "who prefetched by hand."
+                "An in-order core waits for every line, however large the model: the gain does not fade with n as it does in the "
+                "paper, whose code prefetched."
             )
         else:
             table.notes.append(
-                f"The model is prefetched {PREFETCH_LINES} lines ahead within a pass over it, and stores are buffered ({STORE_BUFFER}). "
+                f"The model is prefetched {PREFETCH_LINES} lines ahead within a pass over it; {STORE_BUFFER} stores are "
+                "buffered. "
                 "Fitted: of the distances from 1 to 16, this one comes nearest to the paper's curve."
             )
         made.append(table)
     for (signature,), rows in _groups(_select(results, figure="6c-here"), "signature").items():
         table = _speed_table(f"Two cores like this machine's, simulated: {signature}", rows)
-        table.notes.append("Times, not cycles: what an example takes without sharing, and a line from core to core, as measured here.")
+        table.notes.append("In times measured here: of an example without sharing, and of a line from core to core.")
         made.append(table)
     return made
 
@@ -77,13 +82,14 @@ def _two_core(results: dict[str, Any]) -> list[Table]:
     by = {(row["core"] == "real", row["value"]): row for row in rows}
     real, made = by[True, "shared"], by[False, "shared"]
     n = real["n"]
-    table = Table(f"Sharing a model between two cores, D8M8, n = {n}", ["<", "private GNPS", "shared GNPS", "slow-down", "quartiles"])
+    columns = ["<", "private GNPS", "shared GNPS", "slow-down", "quartiles"]
+    table = Table(f"Sharing a model between two cores, D8M8, n = {n}", columns)
     quartiles = f"{number(real['ratio_q1'])}-{number(real['ratio_q3'])}"
     for name, key, row, spread in (("this machine", True, real, quartiles), ("simulated", False, made, NONE)):
         table.add(name, number(by[key, "private"]["gnps"]), number(row["gnps"]), times(row["ratio"]), spread)
     table.notes.append(
-        f"Simulated from an example with private models ({number(real['example_ns'] and by[True, 'private']['example_ns'])} ns) and a line "
-        f"from core to core ({number(real['line_ns'])} ns), {made['overlap']} loads and {made['store_buffer']} stores under way at once. "
+        f"Simulated from what an example takes with private models ({number(by[True, 'private']['example_ns'])} ns) and a line "
+        f"from core to core ({number(real['line_ns'])} ns), {made['overlap']} loads and {made['store_buffer']} stores under way. "
         f"Simulated over measured slow-down: {number(made['ratio'] / real['ratio'])}."
     )
     return [table]
@@ -95,15 +101,14 @@ def _sensitivity(results: dict[str, Any]) -> list[Table]:
         return []
     sizes = sorted({row["n"] for row in rows})
     signature = rows[0]["signature"]
-    table = Table(
-        f"What the speedup at q = 95 % depends on: {signature}", ["<", "<", *(f"n = {power(n)}" for n in sizes), "GNPS, q = 0"]
-    )
+    columns = ["<", "<", *(f"n = {power(n)}" for n in sizes), "GNPS, q = 0"]
+    table = Table(f"What the speedup at q = 95 % depends on: {signature}", columns)
     for (variant, value), mine in _groups(rows, "variant", "value").items():
         by = {(row["n"], row["q"]): row for row in mine}
         table.add(variant, value, *(times(by[n, 0.95]["speedup"]) for n in sizes), number(by[sizes[0], 0.0]["gnps"]))
     table.notes.append(
-        f"GNPS: at n = {power(sizes[0])}. Everything but what is named is as in Fig 6c, in-order; where prefetching is named, as on the "
-        "core that prefetches."
+        f"GNPS: at n = {power(sizes[0])}. Everything but what is named is as in Fig 6c, in-order; where prefetching is "
+        "named, as on the core that prefetches."
     )
     return [table]
 
@@ -124,9 +129,13 @@ def _fig6f(results: dict[str, Any]) -> list[Table]:
         cells = [NONE if value is None else f"{value:.4f}" for value in theirs]
         made.add(str(k), *(f"{by[q, k]['distance']:.4f}" for q in qs), *cells)
     last = passes[-1]
-    told = f"{100 * (by[0.95, last]['distance'] / by[0.0, last]['distance'] - 1):+.2f} %" if (0.95, last) in by else NONE
+    most = qs[-1] if 0.95 not in qs else 0.95
+    beside = by[most, last]["distance"] / by[0.0, last]["distance"] - 1
     stale = ", ".join(f"{_percent(q)}: {100 * by[q, last]['stale']:.0f} %" for q in qs if q > 0)
-    made.notes.append(f"At q = 95 % the last distance is {told} beside that at q = 0. Loads of the model that read a stale line: {stale}.")
+    made.notes.append(
+        f"At q = {_percent(most)} the last distance is {100 * beside:+.2f} % from that at q = 0. Loads of the model that read "
+        f"a stale line: {stale}."
+    )
     made.notes.append("*: the paper, which states neither n nor the step size.")
     tables = [made]
     more = _groups(_select(results, figure="6f-variants", passes=last), "signature", "update", "batch_size")
@@ -141,8 +150,9 @@ def _fig6f(results: dict[str, Any]) -> list[Table]:
             cells = [f"{distance[q]:.4f} ({times(distance[q] / zero)})" if q in distance else NONE for q in (0.0, 0.5, 0.95, 1.0)]
             variants.add(signature, "asks first (own)" if update == "own" else "as any load", str(size), *cells)
         variants.notes.append(
-            "An update that reads its line as any other load may read a stale one, and writes it back: what other cores have learned meanwhile is "
-            "lost. Even at q = 0 another core may write between its load and its store. One that asks for the line first loses nothing, at any q."
+            "An update that reads its line as any other load may read a stale one, and writes it back: what other cores have "
+            "learned meanwhile is lost. Even at q = 0 another core may write between its load and its store. One that asks for "
+            "the line first loses nothing, at any q."
         )
         tables.append(variants)
     return tables
@@ -162,8 +172,8 @@ def tables(results: dict[str, Any]) -> list[Table]:
         ("congestion", "none, as in the paper: nothing waits for a busy link, slice or line"),
         (
             "computing",
-            f"instructions of our kernels, one cycle each: {first} {by[first, 'example']:g} an example, {by[first, 'dot']:.2g} a number of a "
-            f"product, {by[first, 'axpy']:.2g} of an update",
+            f"instructions of our kernels, one cycle each: {first} {by[first, 'example']:g} an example, {by[first, 'dot']:.2g} a "
+            f"number of a product, {by[first, 'axpy']:.2g} of an update",
         ),
         ("algorithm", "product, then update (the paper's Fig 1); the update asks for a line before it reads it"),
         ("coin, directory", "a coin in each cache; the directory drops a sharer when it sends the invalidation"),
@@ -172,13 +182,17 @@ def tables(results: dict[str, Any]) -> list[Table]:
     if fig6f:
         pairs += [
             ("distance", "||w - w*|| / (2 sqrt(n)), which is 1/sqrt(12) = 0.2887 at the start"),
-            ("step size, Fig 6f", f"{fig6f[0]['step_size'] * fig6f[0]['n']:g}/n, with which float32 on one core ends nearest to the true model"),
+            (
+                "step size, Fig 6f",
+                f"{fig6f[0]['step_size'] * fig6f[0]['n']:g}/n, with which float32 on one core ends nearest to the true model",
+            ),
         ]
     made.append(choices(pairs))
-    speeds = sorted(row["accesses_per_second"] for row in results["rows"] if row["accesses_per_second"] and row["figure"] == "6c")
+    speeds = sorted(row["accesses_per_second"] for row in _select(results, figure="6c"))
     if speeds:
+        each = speeds[len(speeds) // 2] / 1e6
         made[-1].notes.append(
-            f"Simulated at {speeds[len(speeds) // 2] / 1e6:.1f} million accesses a second and core of this machine (median of Fig 6c's points)."
+            f"Simulated at {each:.1f} million accesses a second and core of this machine (median of Fig 6c's points)."
         )
     return made
 
@@ -195,7 +209,7 @@ def figures(results: dict[str, Any]) -> dict[str, Any]:
     """The plots, by file name without its ending."""
     made = {}
     o = results["options"]
-    ticks = [n for n in o["sizes"]][:: max(1, len(o["sizes"]) // 4)]
+    ticks = list(o["sizes"])[:: max(1, len(o["sizes"]) // 4)]
     for (signature,), rows in _groups(_select(results, figure="6c"), "signature").items():
         panels = {
             {"in-order": "in-order cores", "prefetch": "cores that prefetch"}[core]: _lines(mine)
@@ -225,7 +239,7 @@ def figures(results: dict[str, Any]) -> dict[str, Any]:
                 for (q,), mine in sorted(_groups(variants, "q").items())
             ]
         made["cache-learning"] = plots.lines(
-            f"Learning on obstinate caches: {rows[0]['signature']}, n = {power(rows[0]['n'])}, {rows[0]['cores']} simulated cores",
+            f"Learning on obstinate caches: {rows[0]['signature']}, n = {power(rows[0]['n'])}, {rows[0]['cores']} cores",
             panels, x="passes", y=["distance to the true model"] * len(panels),
             x_ticks=sorted({row["passes"] for row in rows})[::2],
         )  # fmt: skip
@@ -242,5 +256,7 @@ def trace_table(machine: Any, streams: int) -> Table:
         c = machine.counters(core)
         counts = (c.loads + c.stores, *c.misses, c.remote, c.upgrades, c.stale_loads)
         table.add(str(core), f"{machine.cycles(core):,.0f}", *(f"{count:,}" for count in counts))
-    table.notes.append("Upgrades: stores to a line that was there and might not be written. Remote: requests that waited for other cores.")
+    table.notes.append(
+        "Upgrades: stores to a line that was there and might not be written. Remote: requests that waited for other cores."
+    )
     return table
