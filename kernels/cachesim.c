@@ -48,6 +48,7 @@ typedef struct {
     int32_t counted; /* are the instructions of the access at hand? */
     double in_flight[LP_MAX_IN_FLIGHT], storing[LP_MAX_IN_FLIGHT];
     int32_t n_in_flight, n_storing;
+    int reason; /* what the last access left behind waits for */
     cache level[2];
     stream streams[LP_STREAMS];
     lp_program program;
@@ -676,7 +677,7 @@ static int one_access(lp_machine *m, int core, uint64_t address, int kind, uint3
     if (kind == LP_WAIT) {
         if (c->n_in_flight)
             pay(c);
-        wait_for(c, c->in_flight, &c->n_in_flight, 0, m->how_far);
+        wait_for(c, c->in_flight, &c->n_in_flight, 0, c->reason);
         return 1;
     }
     if (kind == LP_PREFETCH || kind == LP_PREFETCH_FIRST) {
@@ -692,6 +693,7 @@ static int one_access(lp_machine *m, int core, uint64_t address, int kind, uint3
     const double cycles = reach(m, core, line, kind, c->time + c->debt);
     if (cycles <= 0.0)
         return 1;
+    c->reason = m->how_far;
     if (kind == LP_STORE && m->config.store_buffer > 0) {
         wait_for(c, c->storing, &c->n_storing, m->config.store_buffer - 1, m->how_far);
         c->storing[c->n_storing++] = c->time + c->debt + cycles;
