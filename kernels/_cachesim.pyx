@@ -12,7 +12,6 @@ from libc.string cimport memcpy, memset
 
 from contract cimport *
 
-from lowprec import kernels as _kernels
 from lowprec import losses as _losses
 
 cnp.import_array()
@@ -150,8 +149,10 @@ cdef extern from "cachesim.h" nogil:
     int lp_machine_line(lp_machine *m, uint64_t line, uint8_t *state, uint8_t *stale, uint64_t *sharers, int *owner)
     void lp_learner_flush(lp_learner *l, int cores)
 
-#: One access, within one line; docs/api/cachesim.md has the fields. `row` -128: `address` is one; else an offset into a row of data.
-ACCESS = np.dtype([("address", "<u8"), ("instructions", "<u4"), ("kind", "u1"), ("actions", "u1"), ("row", "i1"), ("size", "u1")])
+#: lp_access; lowprec.cachesim.streams says what the fields are.
+ACCESS = np.dtype(
+    [("address", "<u8"), ("instructions", "<u4"), ("kind", "u1"), ("actions", "u1"), ("row", "i1"), ("size", "u1")]
+)
 assert ACCESS.itemsize == sizeof(lp_access)
 
 LOAD, STORE, LOAD_OWN, PREFETCH, WAIT = LP_LOAD, LP_STORE, LP_LOAD_OWN, LP_PREFETCH, LP_WAIT
@@ -182,10 +183,11 @@ cdef class Simulator:
     Parameters
     ----------
     config : dict
-        cores, inclusive, memory, remote, hidden, cpi, overlap, store_buffer, distance; levels: three of (sets, ways, slices, latency).
+        cores, inclusive, memory, remote, hidden, cpi, overlap, store_buffer, distance; levels: three of (sets, ways, slices,
+        latency).
     protocol : dict
-        writable, dirty, written, clean: by state; read_alone, read_shared, write: states; next: by event, region and state, pairs of
-        state and cumulative probability; regions: pairs of lines; one_coin, listed; hook: callable or None.
+        writable, dirty, written, clean: by state; read_alone, read_shared, write: states; next: by event, region and state,
+        pairs of state and cumulative probability; regions: pairs of lines; one_coin, listed; hook: callable or None.
     seed : int
     """
 
@@ -341,40 +343,40 @@ cdef class Learner:
     def __cinit__(self, int cores, uint64_t address, uint8_t[::1] model, int64_t n, const uint8_t[::1] x, int64_t row_stride,
                   const float[::1] y, shares, str D, str M, str rounding, str isa, uint64_t seed, int64_t batch, int64_t refresh,
                   double dot_scale, double step_scale, loss):
-        cdef lp_learner *l = &self._l
+        cdef lp_learner *it = &self._l
         cdef lp_worker *w
         cdef const lp_isa *table = _capi.isa_find(isa.encode())
         cdef int core
         cdef int R = _ROUNDINGS[rounding]
         self._cores = cores
         self._held = (model, x, y)
-        l.address, l.first, l.n_bytes = address, address // LP_LINE, model.shape[0]
-        l.last = l.first + <uint64_t>l.n_bytes // LP_LINE
-        l.memory = &model[0]
-        l.row_stride, l.n, l.batch, l.refresh = row_stride, n, batch, refresh
-        l.D, l.M = _BITS[D], _BITS[M]
-        l.stochastic = R != LP_NEAREST
-        l.rounding = LP_NEAREST if M == "32f" else R
-        l.dot_scale, l.step_scale = dot_scale, step_scale
+        it.address, it.first, it.n_bytes = address, address // LP_LINE, model.shape[0]
+        it.last = it.first + <uint64_t>it.n_bytes // LP_LINE
+        it.memory = &model[0]
+        it.row_stride, it.n, it.batch, it.refresh = row_stride, n, batch, refresh
+        it.D, it.M = _BITS[D], _BITS[M]
+        it.stochastic = R != LP_NEAREST
+        it.rounding = LP_NEAREST if M == "32f" else R
+        it.dot_scale, it.step_scale = dot_scale, step_scale
         derivative = _losses.Loss(loss).derivative
-        l.loss.kind = _LOSS_KINDS[derivative[0]]
-        l.loss.above, l.loss.high, l.loss.below, l.loss.low, l.loss.slope = derivative[1:]
-        l.dot = <lp_dot_fn>_capi.find(table, LP_DOT, l.D, l.M, LP_NEAREST).fn
-        l.axpy = <lp_axpy_fn>_capi.find(table, LP_AXPY, l.D, l.M, l.rounding).fn
-        l.step = <lp_batch_fn>_capi.find(table, LP_BATCH, l.D, l.M, l.rounding).fn
-        l.workers = <lp_worker *>calloc(cores, sizeof(lp_worker))
-        l.copies[0] = <uint8_t *>calloc(cores, l.n_bytes)
-        l.copies[1] = <uint8_t *>calloc(cores, l.n_bytes)
-        if l.workers == NULL or l.copies[0] == NULL or l.copies[1] == NULL:
+        it.loss.kind = _LOSS_KINDS[derivative[0]]
+        it.loss.above, it.loss.high, it.loss.below, it.loss.low, it.loss.slope = derivative[1:]
+        it.dot = <lp_dot_fn>_capi.find(table, LP_DOT, it.D, it.M, LP_NEAREST).fn
+        it.axpy = <lp_axpy_fn>_capi.find(table, LP_AXPY, it.D, it.M, it.rounding).fn
+        it.step = <lp_batch_fn>_capi.find(table, LP_BATCH, it.D, it.M, it.rounding).fn
+        it.workers = <lp_worker *>calloc(cores, sizeof(lp_worker))
+        it.copies[0] = <uint8_t *>calloc(cores, it.n_bytes)
+        it.copies[1] = <uint8_t *>calloc(cores, it.n_bytes)
+        if it.workers == NULL or it.copies[0] == NULL or it.copies[1] == NULL:
             raise MemoryError("learner: no memory for its copies of the model")
         for core in range(cores):
-            w = &l.workers[core]
+            w = &it.workers[core]
             first, _ = shares[core]
             w.x = &x[0] + <int64_t>first * row_stride
             w.y = &y[0] + <int64_t>first
             w.bad_row = -1
             lp_rng_seed(&w.rng, seed, core)
-            w.seen = <uint8_t *>calloc(1, l.n_bytes)
+            w.seen = <uint8_t *>calloc(1, it.n_bytes)
             w.sums = <double *>calloc(batch, sizeof(double))
             w.update.x = <const uint8_t **>calloc(batch + 1, sizeof(uint8_t *))
             w.update.m = <float *>calloc(batch + 1, sizeof(float))
