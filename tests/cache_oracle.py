@@ -1,16 +1,16 @@
 """A machine's caches in plain Python, one access after another: what lowprec.cachesim must count and hold, without its time.
 
-Written from the rules in words. Private first and second levels; a shared third one whose lines each know who has a copy and who may
-write; MESI. Every level is a list of sets, every set a dict in the order of use, the line used longest ago first.
+Written from the rules in words. Private first and second levels; a shared third one whose lines each know who has a copy and who
+may write; MESI. Every level is a list of sets, every set a dict in the order of use, the line used longest ago first.
 
-- A first-level copy answers a load in any state, a store (or a load that asks for its line as one does) where it may be written: in
-  state M or E. Else the second level is asked, which answers by the same rule, and else the directory.
-- The directory brings the line from memory if it is not there. A writer gets it alone: everybody else listed loses it. A reader makes
-  the one who may write (if any) write back and go to S; it gets E if nobody else is listed, and S otherwise.
+- A first-level copy answers a load in any state, a store (or a load that asks for its line as one does) where it may be written:
+  in state M or E. Else the second level is asked, which answers by the same rule, and else the directory.
+- The directory brings the line from memory if it is not there. A writer gets it alone: everybody else listed loses it. A reader
+  makes the one who may write (if any) write back and go to S; it gets E if nobody else is listed, and S otherwise.
 - What a core has written is M in its first level; its second level has the line in E until it is written back there.
 - A dirty line that is lost goes to the level below; if that lacks the line, it is fetched there as for a store.
-- Inclusive: what a second level loses, its first level loses, and what the third level loses, everybody loses. The directory is told
-  of every line that a second level loses.
+- Inclusive: what a second level loses, its first level loses, and what the third level loses, everybody loses. The directory is
+  told of every line that a second level loses.
 """
 
 from __future__ import annotations

