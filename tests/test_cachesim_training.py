@@ -64,7 +64,7 @@ PAIRS = [(D, M) for D in ("4", "8", "16", "32f") for M in ("4", "8", "16", "32f"
 @pytest.mark.parametrize("n", [1, 63, 400])
 def test_one_core_learns_what_one_thread_learns(rng, D, M, loop, n):
     X, y = problem(rng, D, n=n)
-    assert_same(*both(X, y, signature=f"D{D}M{M}", loop=loop, step_size=0.25, model_scale={"4": 2.0}.get(M, scale_of(M))))
+    assert_same(*both(X, y, signature=f"D{D}M{M}", loop=loop, step_size=0.02 if M == "4" else 0.25, model_scale=scale_of(M)))
 
 
 @pytest.mark.parametrize("signature", ["D8M8", "D4M4", "D16M16", "D8M16", "D32fM32f", "D32fM8", "D8M32f"])
@@ -148,7 +148,7 @@ def mean_loss(X, y, coef):
 
 
 @pytest.mark.parametrize("cores", [2, 5])
-@pytest.mark.parametrize("q", [None, 0.5, 1.0])
+@pytest.mark.parametrize("q", [None, 0.5, 0.95])
 @pytest.mark.parametrize("options", [{}, {"loop": "fused"}, {"update": "load"}, {"batch_size": 8}])
 def test_several_cores_learn(rng, cores, q, options):
     """Every epoch is better than a model of zeros, whose loss is log 2."""
