@@ -103,6 +103,7 @@ cdef extern from "cachesim.h" nogil:
         int64_t passes
         int64_t batch
         int64_t row
+        int32_t counted
         int64_t rows
         uint64_t base
         int64_t stride
@@ -243,11 +244,7 @@ cdef class Simulator:
         self._programs[core] = accesses
         p.accesses = &accesses[0] if accesses.shape[0] else NULL
         p.count, p.at, p.passes = accesses.shape[0], 0, passes if accesses.shape[0] else 0
-        p.batch, p.row, p.rows, p.base, p.stride = batch, row, rows, base, stride
-
-    def more(self, int core, int64_t passes):
-        """So many further passes of what a core has done before."""
-        lp_machine_program(self._m, core).passes += passes
+        p.batch, p.row, p.rows, p.base, p.stride, p.counted = batch, row, rows, base, stride, 0
 
     def run(self, int64_t budget):
         """At most `budget` accesses; return how many were made: fewer where all programs are done."""
@@ -271,13 +268,6 @@ cdef class Simulator:
 
     def time(self, int core):
         return lp_machine_time(self._m, core)[0]
-
-    def row(self, int core):
-        return lp_machine_program(self._m, core).row
-
-    def passes(self, int core):
-        """How many passes are left, the one that has begun included."""
-        return lp_machine_program(self._m, core).passes
 
     def clear(self):
         """Set every counter to zero. Clocks go on."""
@@ -358,7 +348,7 @@ cdef class Learner:
         it.stochastic = R != LP_NEAREST
         it.rounding = LP_NEAREST if M == "32f" else R
         it.dot_scale, it.step_scale = dot_scale, step_scale
-        derivative = _losses.Loss(loss).derivative
+        derivative = _losses.loss_of(loss).derivative
         it.loss.kind = _LOSS_KINDS[derivative[0]]
         it.loss.above, it.loss.high, it.loss.below, it.loss.low, it.loss.slope = derivative[1:]
         it.dot = <lp_dot_fn>_capi.find(table, LP_DOT, it.D, it.M, LP_NEAREST).fn

@@ -22,6 +22,7 @@ typedef struct {
     int64_t *below; /* second level: the way of the third level that had the line when it came */
     int64_t sets;
     int32_t ways, slices;
+    uint64_t reciprocal; /* 2^64 / slices, rounded up */
     uint64_t clock;
 } cache;
 
@@ -39,16 +40,20 @@ typedef struct {
     int32_t sure;
 } stream;
 
+/* An access that nobody has waited for yet: when it is done, and how far it went. */
+typedef struct {
+    double until;
+    int how_far;
+} waiting;
+
 typedef struct {
     double time;
     /* Cycles waited for accesses that were waited for. An access takes effect at once, and so does what follows it, up to the next
      * one that has to wait: then these cycles are added to the time. So nobody comes between a load and the store that follows it,
      * as nobody would between the line's arrival and that store. */
     double debt;
-    int32_t counted; /* are the instructions of the access at hand? */
-    double in_flight[LP_MAX_IN_FLIGHT], storing[LP_MAX_IN_FLIGHT];
+    waiting in_flight[LP_MAX_IN_FLIGHT], storing[LP_MAX_IN_FLIGHT];
     int32_t n_in_flight, n_storing;
-    int reason; /* what the last access left behind waits for */
     cache level[2];
     stream streams[LP_STREAMS];
     lp_program program;
@@ -91,6 +96,7 @@ static int cache_new(cache *c, const lp_level *level, int private)
     c->sets = level->sets;
     c->ways = level->ways;
     c->slices = level->slices;
+    c->reciprocal = ~(uint64_t)0 / (uint64_t)level->slices + 1;
     c->clock = 0;
     c->tag = zeros(ways * sizeof *c->tag);
     c->used = zeros(ways * sizeof *c->used);
@@ -117,8 +123,14 @@ static inline int64_t first_way(const cache *c, uint64_t line)
 {
     if (c->slices == 1)
         return (int64_t)(line & (uint64_t)(c->sets - 1)) * c->ways;
-    const uint64_t slice = line % (uint64_t)c->slices;
-    return ((int64_t)slice * c->sets + (int64_t)(line / (uint64_t)c->slices & (uint64_t)(c->sets - 1))) * c->ways;
+    /* line / slices; the product is too large by less than one, for there are fewer than 2^58 lines. */
+    uint64_t row = (uint64_t)((unsigned __int128)line * c->reciprocal >> 64);
+    int64_t slice = (int64_t)(line - row * (uint64_t)c->slices);
+    if (slice < 0) {
+        slice += c->slices;
+        row--;
+    }
+    return (slice * c->sets + (int64_t)(row & (uint64_t)(c->sets - 1))) * c->ways;
 }
 
 /* The way of a set that holds a line, or -1. */
@@ -135,17 +147,17 @@ static inline int64_t find(const cache *c, uint64_t line) { return find_in(c, fi
 
 static inline void touch(cache *c, int64_t way) { c->used[way] = ++c->clock; }
 
-/* The way that a line would take: an empty one, or the one used longest ago. */
+/* The way of a set that a line would take: an empty one, never used, or the one used longest ago. */
 static inline int64_t victim_in(const cache *c, int64_t at)
 {
-    int64_t best = at;
-    for (int64_t k = at; k < at + c->ways; k++) {
-        if (c->tag[k] == 0)
-            return k;
-        if (c->used[k] < c->used[best])
-            best = k;
+    const uint64_t *const used = c->used + at;
+    uint64_t least = used[0];
+    int32_t best = 0;
+    for (int32_t k = 1; k < c->ways; k++) {
+        best = used[k] < least ? k : best;
+        least = used[k] < least ? used[k] : least;
     }
-    return best;
+    return at + best;
 }
 
 static inline int64_t victim(const cache *c, uint64_t line) { return victim_in(c, first_way(c, line)); }
@@ -295,10 +307,10 @@ static void lose_above(lp_machine *m, int core, uint64_t line, entry *e)
 }
 
 /* A way of the third level for a line, which comes from memory; what was there goes. */
-static int64_t third_new(lp_machine *m, int core, int64_t set, uint64_t line)
+static int64_t third_new(lp_machine *m, int core, uint64_t line)
 {
     cache *const c = &m->third;
-    const int64_t way = victim_in(c, set);
+    const int64_t way = victim(c, line);
     entry *const e = &m->directory[way];
     if (c->tag[way] && m->config.inclusive)
         for (uint64_t sharers = e->sharers; sharers; sharers &= sharers - 1)
@@ -321,22 +333,20 @@ static inline int64_t way_below(const lp_machine *m, int core, int64_t b, uint64
     return m->third.tag[way] == line + 1 ? way : find(&m->third, line);
 }
 
-/* A line for a core's second level; returns the cycles from there on, *state the state it comes in, *below the third level's way. */
-static double ask(lp_machine *m, int core, uint64_t line, int write, int *state, int64_t *below)
+/* A line for a core's second level, of which it has a copy in way b (or -1); returns the cycles from there on, *state the state it comes
+ * in, *below the third level's way. */
+static double ask(lp_machine *m, int core, uint64_t line, int write, int64_t b, int *state, int64_t *below)
 {
     const lp_protocol *const p = &m->protocol;
     core_t *const c = &m->cores[core];
     double cycles = m->config.level[2].latency;
-    const int64_t set = first_way(&m->third, line);
-    for (int32_t k = 0; k < m->third.ways; k += 8) /* the tags will be known to be of no use only when all are here */
-        __builtin_prefetch(&m->third.used[set + k]);
-    int64_t way = find_in(&m->third, set, line);
+    int64_t way = b >= 0 ? way_below(m, core, b, line) : find(&m->third, line);
     m->how_far = LP_STALL_THIRD;
     if (way < 0) {
         c->counters.misses[2]++;
         cycles += m->config.memory;
         m->how_far = LP_STALL_MEMORY;
-        way = third_new(m, core, set, line);
+        way = third_new(m, core, line);
     } else {
         c->counters.hits[2]++;
         touch(&m->third, way);
@@ -388,22 +398,22 @@ static int64_t second_new(lp_machine *m, int core, uint64_t line);
 
 /* A dirty line of the first level goes to the second. Where that lacks it (which an inclusive second level does not), it is fetched
  * there first, as a store would. */
-static void first_to_second(lp_machine *m, int core, uint64_t line)
+static void first_to_second(lp_machine *m, int core, uint64_t line, int state)
 {
     core_t *const c = &m->cores[core];
     cache *const second = &c->level[1];
     int64_t way = find(second, line);
     if (way < 0) {
-        int state;
+        int asked;
         int64_t below;
         c->counters.misses[1]++;
-        ask(m, core, line, 1, &state, &below);
+        ask(m, core, line, 1, -1, &asked, &below);
         way = second_new(m, core, line);
         second->below[way] = below;
         second->ready[way] = 0.0;
     } else
         touch(second, way);
-    second->state[way] = m->protocol.write;
+    second->state[way] = (uint8_t)state;
     second->stale[way] = 0;
     move(m, core, 0, 1, line);
     c->counters.writebacks[0]++;
@@ -414,7 +424,7 @@ static int64_t second_to_third(lp_machine *m, int core, int64_t way, uint64_t li
 {
     if (way < 0) {
         m->cores[core].counters.misses[2]++;
-        way = third_new(m, core, first_way(&m->third, line), line);
+        way = third_new(m, core, line);
     } else
         touch(&m->third, way);
     m->directory[way].dirty = 1;
@@ -468,7 +478,7 @@ static int64_t first_new(lp_machine *m, int core, uint64_t line)
         const int state = k->state[way];
         drop(k, way);
         if (m->protocol.dirty[state])
-            first_to_second(m, core, old);
+            first_to_second(m, core, old, state);
     }
     put(k, way, line);
     return way;
@@ -486,7 +496,7 @@ static void prefetch(lp_machine *m, int core, uint64_t line, double now, int lev
         int state;
         int64_t below;
         const int how_far = m->how_far;
-        const double cycles = ask(m, core, line, 0, &state, &below);
+        const double cycles = ask(m, core, line, 0, -1, &state, &below);
         b = second_new(m, core, line);
         second->below[b] = below;
         second->state[b] = (uint8_t)state;
@@ -568,7 +578,9 @@ static double reach(lp_machine *m, int core, uint64_t line, int kind, double now
         c->counters.hits[0]++;
         touch(first, a);
         m->how_far = LP_STALL_SECOND;
-        return first->ready[a] > now ? first->ready[a] - now : 0.0;
+        const double seen = m->config.level[0].latency - m->config.hidden, until = first->ready[a] - now;
+        c->counters.late += until > 0.0;
+        return until > seen ? until : seen;
     }
     if (kind == LP_STORE)
         c->counters.store_misses++;
@@ -592,7 +604,7 @@ static double reach(lp_machine *m, int core, uint64_t line, int kind, double now
         if (a >= 0 || b >= 0)
             c->counters.upgrades++;
         c->counters.misses[1]++;
-        cycles += ask(m, core, line, write, &state, &below);
+        cycles += ask(m, core, line, write, b, &state, &below);
         if (b < 0)
             b = second_new(m, core, line);
         else
@@ -609,7 +621,7 @@ static double reach(lp_machine *m, int core, uint64_t line, int kind, double now
     else
         touch(first, a);
     b = find(second, line);
-    first->state[a] = kind == LP_STORE ? p->written[p->write] : p->clean[b >= 0 ? second->state[b] : p->read_shared];
+    first->state[a] = kind == LP_STORE ? p->written[p->write] : p->clean[b >= 0 ? second->state[b] : p->read_alone];
     first->stale[a] = b >= 0 ? second->stale[b] : 0;
     first->ready[a] = now + cycles;
     if (kind != LP_STORE)
@@ -623,32 +635,33 @@ static double reach(lp_machine *m, int core, uint64_t line, int kind, double now
 /* ---- cores -------------------------------------------------------------------------------------------------------------- */
 
 /* Take out what is done at `now`. */
-static void retire(double *waiting, int32_t *count, double now)
+static void retire(waiting *queue, int32_t *count, double now)
 {
     int32_t left = 0;
     for (int32_t k = 0; k < *count; k++)
-        if (waiting[k] > now)
-            waiting[left++] = waiting[k];
+        if (queue[k].until > now)
+            queue[left++] = queue[k];
     *count = left;
 }
 
-static double earliest(const double *waiting, int32_t count)
+static waiting earliest(const waiting *queue, int32_t count)
 {
-    double least = waiting[0];
+    waiting least = queue[0];
     for (int32_t k = 1; k < count; k++)
-        least = waiting[k] < least ? waiting[k] : least;
+        if (queue[k].until < least.until)
+            least = queue[k];
     return least;
 }
 
 /* Wait until no more than `most` are left. */
-static void wait_for(core_t *c, double *waiting, int32_t *count, int32_t most, int reason)
+static void wait_for(core_t *c, waiting *queue, int32_t *count, int32_t most)
 {
-    retire(waiting, count, c->time);
+    retire(queue, count, c->time);
     while (*count > most) {
-        const double then = earliest(waiting, *count);
-        c->counters.stalled[reason] += then - c->time;
-        c->time = then;
-        retire(waiting, count, c->time);
+        const waiting next = earliest(queue, *count);
+        c->counters.stalled[next.how_far] += next.until - c->time;
+        c->time = next.until;
+        retire(queue, count, c->time);
     }
 }
 
@@ -666,18 +679,14 @@ static inline int at_hand(const lp_machine *m, const core_t *c, uint64_t line, i
 }
 
 /* Returns 0 where the core has to let others go first. */
-static int one_access(lp_machine *m, int core, uint64_t address, int kind, uint32_t instructions)
+static int one_access(lp_machine *m, int core, uint64_t address, int kind)
 {
     core_t *const c = &m->cores[core];
     const uint64_t line = address / LP_LINE;
-    if (!c->counted) {
-        c->counters.instructions += instructions;
-        c->time += instructions * m->config.cpi;
-    }
     if (kind == LP_WAIT) {
         if (c->n_in_flight)
             pay(c);
-        wait_for(c, c->in_flight, &c->n_in_flight, 0, c->reason);
+        wait_for(c, c->in_flight, &c->n_in_flight, 0);
         return 1;
     }
     if (kind == LP_PREFETCH || kind == LP_PREFETCH_FIRST) {
@@ -686,20 +695,17 @@ static int one_access(lp_machine *m, int core, uint64_t address, int kind, uint3
     }
     if (c->debt > 0.0 && !at_hand(m, c, line, kind)) {
         pay(c);
-        c->counted = 1;
         return 0;
     }
-    c->counted = 0;
     const double cycles = reach(m, core, line, kind, c->time + c->debt);
     if (cycles <= 0.0)
         return 1;
-    c->reason = m->how_far;
     if (kind == LP_STORE && m->config.store_buffer > 0) {
-        wait_for(c, c->storing, &c->n_storing, m->config.store_buffer - 1, m->how_far);
-        c->storing[c->n_storing++] = c->time + c->debt + cycles;
+        wait_for(c, c->storing, &c->n_storing, m->config.store_buffer - 1);
+        c->storing[c->n_storing++] = (waiting){c->time + c->debt + cycles, m->how_far};
     } else if (kind != LP_STORE && m->config.overlap > 1) {
-        c->in_flight[c->n_in_flight++] = c->time + c->debt + cycles;
-        wait_for(c, c->in_flight, &c->n_in_flight, m->config.overlap - 1, m->how_far);
+        c->in_flight[c->n_in_flight++] = (waiting){c->time + c->debt + cycles, m->how_far};
+        wait_for(c, c->in_flight, &c->n_in_flight, m->config.overlap - 1);
     } else {
         c->debt += cycles;
         c->counters.stalled[m->how_far] += cycles;
@@ -707,18 +713,61 @@ static int one_access(lp_machine *m, int core, uint64_t address, int kind, uint3
     return 1;
 }
 
-static void next_access(lp_machine *m, int core)
+/* The sets that the access to come will be looked up in: other cores come first, and meanwhile this machine can bring them. */
+static inline void bring(const lp_machine *m, const core_t *c, uint64_t line)
+{
+    const cache *const first = &c->level[0], *const second = &c->level[1], *const third = &m->third;
+    const int64_t a = first_way(first, line), b = first_way(second, line);
+    __builtin_prefetch(&first->tag[a]);
+    __builtin_prefetch(&second->tag[b]);
+    __builtin_prefetch(&second->used[b]);
+    __builtin_prefetch(&second->below[b]);
+    __builtin_prefetch(&second->ready[b]);
+    __builtin_prefetch(&second->state[b]);
+    const int64_t set = first_way(third, line);
+    for (int32_t k = 0; k < third->ways; k += 8) {
+        __builtin_prefetch(&third->tag[set + k]);
+        __builtin_prefetch(&third->used[set + k]);
+    }
+}
+
+static inline uint64_t address_of(const lp_program *p, const lp_access *a)
+{
+    if (a->row == LP_ABSOLUTE)
+        return a->address;
+    const int64_t row = a->row >= 0 ? p->row + a->row : p->row ? p->row - 1 : p->rows - 1;
+    return a->address + p->base + (uint64_t)(row * p->stride);
+}
+
+/* What a core computes, and waits for, before its next access: then its time is that of the access, and says whose turn it is. */
+static void compute(lp_machine *m, core_t *c)
+{
+    lp_program *const p = &c->program;
+    if (p->counted || p->passes <= 0)
+        return;
+    const lp_access *const a = &p->accesses[p->at];
+    c->counters.instructions += a->instructions;
+    c->time += a->instructions * m->config.cpi;
+    p->counted = 1;
+    if (a->kind == LP_WAIT)
+        return;
+    const uint64_t line = address_of(p, a) / LP_LINE;
+    if (a->kind == LP_PREFETCH || a->kind == LP_PREFETCH_FIRST)
+        bring(m, c, line);
+    else if (!at_hand(m, c, line, a->kind)) { /* it may be lost until then, but not come to hand */
+        pay(c);
+        bring(m, c, line);
+    }
+}
+
+/* Returns 0 where the core has to let others go first. */
+static int next_access(lp_machine *m, int core)
 {
     core_t *const c = &m->cores[core];
     lp_program *const p = &c->program;
     const lp_access *const a = &p->accesses[p->at];
-    uint64_t address = a->address;
-    if (a->row != LP_ABSOLUTE) {
-        const int64_t row = a->row >= 0 ? p->row + a->row : p->row ? p->row - 1 : p->rows - 1;
-        address += p->base + (uint64_t)(row * p->stride);
-    }
-    if (!one_access(m, core, address, a->kind, a->instructions))
-        return;
+    if (!one_access(m, core, address_of(p, a), a->kind))
+        return 0;
     if (a->actions && m->learner)
         lp_learner_act(m->learner, core, a, p->row);
     if (++p->at == p->count) {
@@ -729,6 +778,9 @@ static void next_access(lp_machine *m, int core)
         if (--p->passes == 0)
             pay(c);
     }
+    p->counted = 0;
+    compute(m, c);
+    return 1;
 }
 
 int64_t lp_machine_run(lp_machine *m, int64_t budget)
@@ -743,6 +795,7 @@ int64_t lp_machine_run(lp_machine *m, int64_t budget)
     m->failed = 0;
     for (int core = 0; core < m->config.cores; core++)
         if (m->cores[core].program.passes > 0) {
+            compute(m, &m->cores[core]);
             int k = n++;
             for (; k > 0 && queue[k - 1].time > m->cores[core].time; k--)
                 queue[k] = queue[k - 1];
@@ -753,8 +806,7 @@ int64_t lp_machine_run(lp_machine *m, int64_t budget)
         const int core = queue[0].core;
         core_t *const c = &m->cores[core];
         do {
-            next_access(m, core);
-            done++;
+            done += next_access(m, core);
         } while (c->program.passes > 0 && (n == 1 || c->time <= queue[1].time) && done < budget && !m->failed);
         if (m->failed)
             return -1;
@@ -776,7 +828,7 @@ double lp_machine_access(lp_machine *m, int core, uint64_t address, int kind)
     core_t *const c = &m->cores[core];
     const double before = c->time;
     m->failed = 0;
-    while (!one_access(m, core, address, kind, 0))
+    while (!one_access(m, core, address, kind))
         ;
     pay(c);
     return m->failed ? -1.0 : c->time - before;

@@ -107,20 +107,21 @@ typedef struct lp_counters {
     int64_t kept[2];                       /* copies that stayed after a remote write, by level */
     int64_t region_loads, stale_loads;     /* loads of lines in a region; those that read a copy kept so */
     int64_t remote;                        /* requests that had to wait for other cores' copies */
-    int64_t prefetches, late;              /* lines asked for ahead; accesses that then had to wait for one all the same */
+    int64_t prefetches, late;              /* lines asked for ahead; accesses that had to wait for a line under way */
     double stalled[LP_STALLS];             /* cycles waited, by how far the access went */
 } lp_counters;
 
 typedef struct lp_program {
     const lp_access *accesses;
     int64_t count;
-    int64_t at;     /* of the access to come */
-    int64_t passes; /* over all of them that are left, this one included; 0: done */
-    int64_t batch;  /* rows that a pass goes on */
-    int64_t row;    /* of this pass, the first */
-    int64_t rows;   /* after which it begins again */
-    uint64_t base;  /* address of row 0 */
-    int64_t stride; /* bytes from row to row */
+    int64_t at;      /* of the access to come */
+    int64_t passes;  /* over all of them that are left, this one included; 0: done */
+    int64_t batch;   /* rows that a pass goes on */
+    int64_t row;     /* of this pass, the first */
+    int32_t counted; /* are the instructions of the access to come, in time and counter? */
+    int64_t rows;    /* after which it begins again */
+    uint64_t base;   /* address of row 0 */
+    int64_t stride;  /* bytes from row to row */
 } lp_program;
 
 typedef struct lp_machine lp_machine;

@@ -199,7 +199,7 @@ class Counters:
     remote : int
         Requests that waited for other cores' copies.
     prefetches, late : int
-        Lines asked for ahead; accesses that had to wait for one nevertheless.
+        Lines asked for ahead; accesses that had to wait for a line under way.
     stalled : tuple of float
         Cycles that the core waited, by how far the access went: second level, third, other cores, memory.
     """

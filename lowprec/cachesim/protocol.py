@@ -147,7 +147,7 @@ class Protocol:
         return names.index(name)
 
     def _outcome(self, event: str, state: State, outcome: Outcome, where: str) -> list[tuple[int, float]]:
-        given = {outcome: 1.0} if isinstance(outcome, str) else dict(outcome)
+        given = {outcome: 1.0} if isinstance(outcome, str) else dict(outcome or {})
         if not 1 <= len(given) <= _simulator.MAX_CHOICES:
             raise wrong_value(where, f"must name 1 to {_simulator.MAX_CHOICES} states: it leaves a line in no state", outcome)
         total, pairs = 0.0, []
@@ -290,8 +290,8 @@ class Obstinate(MESI):
     In the lines of a region, a copy that another core's write would invalidate stays, in state S, with this probability.
 
     A copy that stayed is stale: it is read until it is evicted, until an invalidation is not ignored, or until the core writes
-    the line, which brings it the present one. What leaves the cache for want of room, its own or the shared level's, always
-    goes.
+    the line, which brings it the present one. If the shared level loses the line, cores that the directory lists lose their
+    copies; one that it has dropped keeps it.
 
     Parameters
     ----------

@@ -384,7 +384,9 @@ def sgd_streams(
             made, rows, stride = _sparse(n, entries, s.dataset.bits, s.index.bits, s.model.bits, model, cost, own, ahead, rng)
             streams.append(Stream(made, rows, rows * (_ENDLESS // rows), base, stride, rows * entries, region))
             continue
-        if loop == "fused":
+        if streams and shared:
+            made = streams[0].accesses  # the same: addresses of data are relative to a core's own
+        elif loop == "fused":
             made = _fused(shape, cost, own, ahead, model_prefetch)
         else:
             made = _two_pass(shape, cost, batch_size, own, ahead, model_prefetch)

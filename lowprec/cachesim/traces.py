@@ -17,6 +17,7 @@ accesses there were, so that a file that was cut off is noticed. Names that end 
 from __future__ import annotations
 
 import gzip
+import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from os import PathLike
@@ -97,10 +98,10 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     opened: Any = gzip.open if path.suffix == ".gz" else open
     number = 0
     try:
-        with opened(path, "rt", encoding="ascii") as f:
+        with opened(path, "rt", encoding="ascii", errors="backslashreplace") as f:
             for number, line in enumerate(f, 1):
                 yield number, line.partition("#")[0].split()
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise bad_file(path, f"cannot be read on ({error})", line=number + 1) from None
     if number == 0:
         raise bad_file(path, "is empty", line=1, expected=_FIRST)
@@ -115,6 +116,8 @@ def _number(text: str, limit: int) -> int | None:
     try:
         value = int(text, 16) if text[:2] in ("0x", "0X") else int(text)
     except ValueError:
+        return None
+    if not text.isalnum():  # int() takes +1 and 1_0
         return None
     return value if 0 <= value < limit else None
 
