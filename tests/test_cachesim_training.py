@@ -185,8 +185,8 @@ def test_the_same_seed_gives_the_same_model_and_cycles(rng, options):
 
 def test_cores_that_never_meet_learn_their_columns_as_they_would_alone(rng):
     """Each core's rows have columns of their own, a line apart, so nobody's product or update is another's: with rounding to
-    nearest the model is the sum of what each would learn on its own rows. Instructions take no time here: where a store comes later
-    than the load before it, another core may come between, and what that one wrote would be lost."""
+    nearest the model is the sum of what each would learn on its own rows. Instructions take no time here: where a store comes
+    later than the load before it, another core may come between, and what that one wrote would be lost."""
     cores, each, m = 3, 64, 40
     rows = rng.uniform(-1, 1, (cores * m, each)).astype(np.float32)
     X = np.zeros((cores * m, cores * each), np.float32)

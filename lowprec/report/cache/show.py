@@ -152,7 +152,7 @@ def _fig6f(results: dict[str, Any]) -> list[Table]:
         variants.notes.append(
             "An update that reads its line as any other load may read a stale one, and writes it back: what other cores have "
             "learned meanwhile is lost. Even at q = 0 another core may write between its load and its store. One that asks for "
-            "the line first loses nothing, at any q."
+            "the line first loses hardly anything, at any q."
         )
         tables.append(variants)
     return tables
