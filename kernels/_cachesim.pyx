@@ -266,6 +266,9 @@ cdef class Simulator:
             raise error
         return cycles
 
+    def delay(self, int core, double cycles):
+        lp_machine_time(self._m, core)[0] += cycles
+
     def time(self, int core):
         return lp_machine_time(self._m, core)[0]
 

@@ -329,6 +329,16 @@ class Machine:
         row = check_int("row", row, minimum=0, maximum=stream.rows - 1)
         self._simulator.program(core, stream.accesses, passes, stream.batch, stream.rows, stream.base, stream.stride, row)
 
+    def delay(self, core: int, cycles: float) -> None:
+        """Let a core do nothing for some cycles: cores that all begin at once with the same work stay in step.
+
+        Parameters
+        ----------
+        core : int
+        cycles : float
+        """
+        self._simulator.delay(self._core(core), check_finite_scalar("cycles", cycles, nonnegative=True))
+
     def run(self, callback: Callable[[int], None] | None = None) -> int:
         """Run until every core is done; always the core goes on that is furthest behind.
 

@@ -10,6 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from lowprec.cachesim import Instructions, Level, Machine, MachineConfig, Stream, instructions, sgd_streams, train
 from lowprec.report import paper
 from lowprec.report.cache import hardware
@@ -124,6 +126,9 @@ def simulate(point: Point, accesses: int, seed: int, here: Here | None = None, c
     machine = Machine(config, protocol(point), seed)
     passes = max(2, round(accesses / (config.cores * len(streams[0].accesses))))
     made = 0
+    starts = np.random.default_rng(seed)
+    for core, stream in enumerate(streams):  # anywhere within an example: in step, they would all meet at the same lines
+        machine.delay(core, starts.uniform(0.0, config.core.cpi * int(stream.accesses["instructions"].sum())))
     for part in range(2):
         machine.clear()
         for core, stream in enumerate(streams):
