@@ -122,10 +122,9 @@ def simulate(point: Point, accesses: int, seed: int, here: Here | None = None, c
     if point.compute != 1.0:
         cost = Instructions(*(point.compute * value for value in vars(cost).values()))
     streams = _streams(point.signature, point.n, config.cores, point.loop, point.update, point.model_prefetch, cost, seed)
-    begin = time.perf_counter()
     machine = Machine(config, protocol(point), seed)
     passes = max(2, round(accesses / (config.cores * len(streams[0].accesses))))
-    made = 0
+    made, begin = 0, time.perf_counter()
     starts = np.random.default_rng(seed)
     for core, stream in enumerate(streams):  # anywhere within an example: in step, they would all meet at the same lines
         machine.delay(core, starts.uniform(0.0, config.core.cpi * int(stream.accesses["instructions"].sum())))
