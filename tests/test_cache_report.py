@@ -270,7 +270,7 @@ def test_a_trace(tmp_path, capsys):
     write_trace(path, streams)
     assert main(["cache", "--trace", str(path), "--q", "0,1"]) == 0
     text = capsys.readouterr().out
-    assert "Obstinate(q=0)" in text
+    assert "2 cores of 2.5 GHz, Obstinate(q=0)" in text
     assert "Obstinate(q=1)" in text
     machine = Machine(MachineConfig(cores=2))
     for core, stream in enumerate(streams):
@@ -292,6 +292,7 @@ def test_a_trace(tmp_path, capsys):
         (["--region", "0:64"], "goes with --trace"),
         (["--trace", "nowhere.trace"], "there is no nowhere.trace"),
         (["--trace", "nowhere.trace", "--quick"], "does nothing with --trace"),
+        (["--trace", "."], "trace: must be a file; . is a folder"),
         (["--trace", "bad.trace"], "bad.trace, line 2"),
         (["--trace", "none.trace"], "has no accesses"),
         (["--trace", "good.trace", "--region", "0x40"], "two addresses"),

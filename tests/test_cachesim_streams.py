@@ -260,7 +260,7 @@ BAD = [
         ("D8M4", 10, 1),
         {"cost": None},
         ValueError,
-        "signature: its instructions were not counted; give `cost`, or choose from {.*D8M8",
+        "signature: its instructions were not counted .in Python, `cost` says them.; choose from {.*D8M8",
     ),
     (("D8M8", 0, 1), {}, ValueError, "n: "),
     (("D8M8", 2.5, 1), {}, TypeError, "n: "),
@@ -501,6 +501,8 @@ def test_python_spellings_of_numbers_are_none(tmp_path, text):
 
 def test_bad_streams_are_not_written(tmp_path):
     path = tmp_path / "t"
+    with pytest.raises(TypeError, match="streams: expected a sequence of Streams; got int 3"):
+        write_trace(tmp_path / "t", 3)
     with pytest.raises(TypeError, match="streams: expected Streams"):
         write_trace(path, [np.zeros(3)])
     with pytest.raises(ValueError, match="streams: must be at most 64; got 65"):

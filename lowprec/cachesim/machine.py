@@ -10,6 +10,7 @@ from lowprec.cachesim import _simulator
 from lowprec.cachesim.protocol import INVALID, MESI, Protocol
 from lowprec.checks import (
     check_bool,
+    check_callback,
     check_choice,
     check_finite_scalar,
     check_int,
@@ -45,8 +46,9 @@ class Level:
     Parameters
     ----------
     size : int
-        Bytes, all slices together.
+        Bytes, all slices together: a power of two of sets in each slice.
     ways : int
+        Lines of a set, 1 to 65,536.
     latency : float
         Cycles that it adds to an access that comes so far.
     slices : int
@@ -73,7 +75,7 @@ class Level:
 
     @property
     def sets(self) -> int:
-        """Of a slice."""
+        """Sets of a slice."""
         return self.size // (self.ways * self.slices * LINE)
 
 
@@ -92,7 +94,7 @@ class Core:
         How many stores may wait for their lines while the core goes on; 0: the core waits for each. At most 64.
     prefetch_distance : int
         Lines that the stride prefetcher runs ahead of what a core asks its second level for, into that level, within 4-KiB
-        pages; 0: there is none.
+        pages; 0: there is none. At most 64.
     hidden : float
         Cycles of an access that the pipeline covers: with the latency of the first level, as here, hits in it cost nothing.
     """
@@ -116,14 +118,14 @@ class MachineConfig:
     """A machine. The defaults are the one of De Sa et al. (ISCA 2017): a Xeon E7-8890 v3 as ZSim would have it.
 
     Sizes, latencies of the levels and the clock are the paper's; it does not state ways, memory and remote latency, which are
-    those of the processor and of ZSim's defaults.
+    those of the processor and of ZSim's defaults (Sanchez and Kozyrakis, ISCA 2013).
 
     Parameters
     ----------
     cores : int
         At most 64, which the directory has room for.
     first, second : Level
-        Private to each core.
+        Private to each core, of one slice. No level is smaller than the one above it.
     third : Level
         Shared. Its lines have the directory's entries.
     memory : float
@@ -131,8 +133,9 @@ class MachineConfig:
     remote : float
         Cycles that it adds to have other cores' copies written back or invalidated, all of them at once.
     ghz : float
-        10^9 cycles a second.
+        10^9 cycles a second: for those who turn cycles into time. The simulation itself has cycles alone.
     core : Core
+        What every core is like.
     inclusive : bool
         A line that leaves the shared level, or a second level, leaves the levels above it. Without, as many simulators of one
         core have it, there is no directory to rely on: for one core alone.
@@ -182,26 +185,28 @@ class Counters:
     instructions, loads, stores : int
     load_hits, load_misses, store_hits, store_misses : int
         Of the first level. A store to a line that is there but may not be written is a miss, and an upgrade.
-    hits, misses : tuple of int
+    hits, misses : tuple of int, length 3
         By level: first, second, third; of the lower ones, what the level above asked for.
     upgrades : int
         Accesses that needed leave to write a line that was there.
-    writebacks : tuple of int
+    writebacks : tuple of int, length 3
         By the level that wrote back.
     back_invalidations : int
         Lines lost because a level below lost them.
-    received, received_region : tuple of (int, int)
-        Copies that another core's read, and write, found: by level (first, second); outside of the protocol's region, and in it.
-    kept : tuple of int
+    received, received_region : tuple of (int, int), length 2
+        By level (first, second): copies that another core's reads found, and that its writes found. Outside of the protocol's
+        region, and in it.
+    kept : tuple of int, length 2
         By level, copies that stayed after another core's write.
     region_loads, stale_loads : int
-        Loads of lines in the region; loads that read a copy kept so.
+        Loads of lines in the region, those that ask for their line included; loads that read a copy kept so.
     remote : int
         Requests that waited for other cores' copies.
     prefetches, late : int
         Lines asked for ahead; accesses that had to wait for a line under way.
-    stalled : tuple of float
-        Cycles that the core waited, by how far the access went: second level, third, other cores, memory.
+    stalled : tuple of float, length 4
+        Cycles that the core waited, by how far the access went: second level, third, other cores, memory. What waited for a line
+        under way went no farther than where it found that.
     """
 
     instructions: int
@@ -247,16 +252,17 @@ def _sum(a: Any, b: Any) -> Any:
 class LineState:
     """Where a line is.
 
-    Parameters
+    Attributes
     ----------
     states : tuple of (str, str)
-        By core, of its first- and second-level copy.
+        By core, of its first- and second-level copy; "I" where there is none. What is written in the first level is clean in the
+        second until it is written back.
     stale : tuple of (bool, bool)
-        Whether that copy stayed after another core's write.
+        By core, whether that copy stayed after another core's write.
     sharers : tuple of int
         The cores that the directory lists.
     owner : int or None
-        The core that may write it.
+        The core that is asked when another reads: it may write the line, or has it dirty.
     shared : bool
         Whether the shared level has it.
     """
@@ -279,6 +285,11 @@ class Machine:
         MESI by default.
     seed : int
         Of the protocol's random numbers, in [0, 2**64).
+
+    Attributes
+    ----------
+    config : MachineConfig
+    protocol : Protocol
 
     Examples
     --------
@@ -315,11 +326,17 @@ class Machine:
         Parameters
         ----------
         core : int
+            0 to cores - 1.
         stream : Stream
         passes : int
             How many times over it, each on the next rows of data where the stream has such.
         row : int
-            The row of data to begin at.
+            The row of data to begin at, below ``stream.rows``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For what is none of these.
         """
         from lowprec.cachesim.streams import Stream
 
@@ -350,8 +367,14 @@ class Machine:
         Returns
         -------
         int
-            Accesses made.
+            Accesses made, prefetches and waits included.
+
+        Raises
+        ------
+        ValueError
+            If the protocol's `decide` says what it may not; what it raises itself comes out as it is.
         """
+        check_callback(callback)
         done = 0
         while made := self._simulator.run(_SLICE):
             done += made
@@ -360,7 +383,7 @@ class Machine:
         return done
 
     def access(self, core: int, address: int, kind: str = "load") -> float:
-        """One access now, outside of any stream; returns the cycles that the core waited.
+        """One access now, outside of any stream.
 
         Parameters
         ----------
@@ -368,12 +391,29 @@ class Machine:
         address : int
             In [0, 2**63); of the line that has it.
         kind : {"load", "store", "load_own", "prefetch", "prefetch_first"}
+            "load_own" asks for leave to write the line as it reads it, as an update does; "prefetch" brings the line into the
+            second level, "prefetch_first" into the first as well.
+
+        Returns
+        -------
+        float
+            Cycles until the access was done; 0 for a prefetch, which nobody waits for.
         """
         kind = check_choice("kind", kind, tuple(_KINDS))
         return self._simulator.access(self._core(core), check_int("address", address, minimum=0, maximum=2**63 - 1), _KINDS[kind])
 
     def line(self, address: int) -> LineState:
-        """Where the line of an address is."""
+        """Where the line of an address is.
+
+        Parameters
+        ----------
+        address : int
+            In [0, 2**63).
+
+        Returns
+        -------
+        LineState
+        """
         names = (INVALID, *(s.name for s in self.protocol.states))
         line = check_int("address", address, minimum=0, maximum=2**63 - 1) // LINE
         states, stale, sharers, owner, shared = self._simulator.line(line)
@@ -381,11 +421,31 @@ class Machine:
         return LineState(named, tuple(stale), tuple(sharers), None if owner < 0 else owner, shared)
 
     def cycles(self, core: int) -> float:
-        """A core's time since the machine was made, or since `clear`."""
+        """A core's time since the machine was made, or since `clear`.
+
+        Parameters
+        ----------
+        core : int
+
+        Returns
+        -------
+        float
+            Cycles, those in which it waited included.
+        """
         return self._simulator.time(self._core(core)) - self._since[core]
 
     def counters(self, core: int | None = None) -> Counters:
-        """What a core did since the machine was made, or since `clear`; None: all cores together."""
+        """What a core did since the machine was made, or since `clear`.
+
+        Parameters
+        ----------
+        core : int, optional
+            None: all cores together.
+
+        Returns
+        -------
+        Counters
+        """
         if core is not None:
             return Counters.of(self._simulator.counters(self._core(core)))
         total = self.counters(0)

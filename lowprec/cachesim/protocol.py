@@ -32,6 +32,7 @@ class State:
     Parameters
     ----------
     name : str
+        Any but "I".
     writable : bool
         The core may write to it without asking the directory.
     dirty : bool
@@ -47,14 +48,14 @@ class State:
 class Event:
     """Another core's access that reaches a copy, as `Protocol.decide` is told of it.
 
-    Parameters
+    Attributes
     ----------
     kind : str
         "remote_read" or "remote_write".
     core : int
         Whose copy it is.
     level : int
-        1 or 2: in which of its caches.
+        1 or 2: in which of its caches. Each is asked about for itself.
     address : int
         Of the line's first byte.
     state : str
@@ -76,18 +77,19 @@ class Protocol:
     Parameters
     ----------
     region : iterable of (int, int), optional
-        Address ranges [first, last) with rules of their own; whole lines of 64 bytes.
+        Address ranges [first, last) with rules of their own; whole lines of 64 bytes, at most 8 ranges.
 
     Attributes
     ----------
     states : tuple of State
+        At most 15; "I", a line that is not here, is always one besides.
     read_alone, read_shared, write : str
         The state in which a line comes to a core that reads it when nobody else has it, when others do, and that writes it.
     written : dict of str to str
         What a writable state is after the core has written; where it is not named, `write`.
     remote_read, remote_write : dict of str to Outcome
         What a copy becomes when another core reads the line, by its state (asked of the writable or dirty ones), or writes it
-        ("I" where a state is not named). An outcome is a state, or a dict of states to probabilities.
+        ("I" where a state is not named). An outcome is a state, or a dict of up to 4 states to probabilities that add up to 1.
     region_remote_read, region_remote_write : dict of str to Outcome
         The same for lines in the region; where a state is not named, as outside.
     coin : {"level", "core"}
@@ -95,6 +97,11 @@ class Protocol:
     directory : {"drops", "keeps"}
         Whether a core that has a copy after a remote write is forgotten by the directory (it will not be told of the next
         write), or stays listed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it leaves a line in no state, or lets two cores write one; the message names the table and the state.
     """
 
     states: ClassVar[tuple[State, ...]] = (State("M", writable=True, dirty=True), State("E", writable=True), State("S"))
@@ -132,7 +139,7 @@ class Protocol:
 
     @property
     def name(self) -> str:
-        """What results call it."""
+        """What results call it: the class's name."""
         return type(self).__name__
 
     def __repr__(self) -> str:
@@ -147,6 +154,8 @@ class Protocol:
         return names.index(name)
 
     def _outcome(self, event: str, state: State, outcome: Outcome, where: str) -> list[tuple[int, float]]:
+        if outcome is not None and not isinstance(outcome, (str, Mapping)):
+            raise wrong_type(where, "a state, or a dict of states to probabilities", outcome)
         given = {outcome: 1.0} if isinstance(outcome, str) else dict(outcome or {})
         if not 1 <= len(given) <= _simulator.MAX_CHOICES:
             raise wrong_value(where, f"must name 1 to {_simulator.MAX_CHOICES} states: it leaves a line in no state", outcome)
@@ -180,6 +189,9 @@ class Protocol:
             If it leaves a line in no state, or lets two cores write one.
         """
         states = tuple(self.states)
+        for state in states:
+            if not isinstance(state, State):
+                raise wrong_type("protocol: states", "States", state)
         if not 1 <= len(states) < _simulator.MAX_STATES:
             raise wrong_value("protocol: states", f"must be 1 to {_simulator.MAX_STATES - 1}", len(states))
         names = [s.name for s in states]
@@ -205,6 +217,8 @@ class Protocol:
                     f"protocol: {name}", "must be a state of a line that is here, and not dirty", getattr(self, name)
                 )
         for table in ("written", *_EVENTS, *(f"region_{event}" for event in _EVENTS)):
+            if not isinstance(getattr(self, table), Mapping):
+                raise wrong_type(f"protocol: {table}", "a dict of states", getattr(self, table))
             for name in getattr(self, table):
                 if name not in names:
                     raise wrong_value(f"protocol: {table}", f"must name states, of {{{', '.join(names)}}}", name)
@@ -260,7 +274,7 @@ def _check_region(region: Any) -> tuple[tuple[int, int], ...]:
     try:
         pairs = [(first, last) for first, last in region]
     except (TypeError, ValueError):
-        raise wrong_type("region", "pairs of addresses (first, last)", region) from None
+        raise wrong_type("region", "pairs of addresses, such as [(first, last)]", region) from None
     if len(pairs) > _simulator.MAX_REGIONS:
         raise wrong_value("region", f"must be at most {_simulator.MAX_REGIONS} ranges", len(pairs))
     found = []
@@ -285,9 +299,9 @@ class MSI(Protocol):
 
 
 class Obstinate(MESI):
-    """The obstinate cache (De Sa et al., ISCA 2017, Section 6): MESI, but a copy stays with probability q where a write ends it.
+    """The obstinate cache (De Sa et al., ISCA 2017, Section 6): MESI, but a copy may stay where a write would end it.
 
-    In the lines of a region, a copy that another core's write would invalidate stays, in state S, with this probability.
+    In the lines of a region, a copy that another core's write would invalidate stays, in state S, with probability q.
 
     A copy that stayed is stale: it is read until it is evicted, until an invalidation is not ignored, or until the core writes
     the line, which brings it the present one. If the shared level loses the line, cores that the directory lists lose their
@@ -298,7 +312,7 @@ class Obstinate(MESI):
     q : float
         The obstinacy, in [0, 1]. 0 is MESI.
     region : iterable of (int, int)
-        Address ranges [first, last) of the model's lines.
+        Address ranges [first, last) of the model's lines; `model_region` gives that of `sgd_streams` and `train`.
     coin : {"level", "core"}
         Whether first and second level each decide for themselves, as they are classes of their own in a simulator like ZSim, or
         as one.

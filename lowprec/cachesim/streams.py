@@ -17,7 +17,7 @@ import numpy as np
 
 from lowprec.cachesim import _simulator
 from lowprec.cachesim.machine import LINE
-from lowprec.checks import check_bool, check_choice, check_finite_scalar, check_int, check_seed, wrong_value
+from lowprec.checks import check_bool, check_choice, check_finite_scalar, check_int, check_seed, wrong_type, wrong_value
 from lowprec.signature import Signature
 
 __all__ = ["ACCESS", "MODEL", "Instructions", "Stream", "as_stream", "instructions", "sgd_streams"]
@@ -52,7 +52,8 @@ class Stream:
 
     Parameters
     ----------
-    accesses : array of `ACCESS`
+    accesses : array of `ACCESS`, shape (k,)
+        Contiguous.
     batch : int
         Rows of data that each pass goes on.
     rows : int
@@ -73,18 +74,32 @@ class Stream:
     numbers: int = 0
     region: tuple[int, int] = (0, 0)
 
+    def __post_init__(self) -> None:
+        a = self.accesses
+        if not isinstance(a, np.ndarray) or a.dtype != ACCESS or a.ndim != 1 or not a.flags.c_contiguous:
+            raise wrong_type("accesses", "a contiguous one-dimensional array of ACCESS (as_stream makes one)", a)
+
 
 def as_stream(kinds: Any, addresses: Any, *, instructions: int = 1) -> Stream:
     """A stream of single accesses, to be passed over once.
 
     Parameters
     ----------
-    kinds : sequence
-        "load" or "store" of each, or one for all.
-    addresses : array of int
-        Each within one line: a line is what counts.
+    kinds : str or sequence of str
+        One for each access, or one for all: "load", "store", or what else `Machine.access` has.
+    addresses : array of int, shape (k,)
+        In [0, 2**63). Each access is within one line, which is what counts.
     instructions : int
-        From each to the next.
+        Executed since the access before, this one included.
+
+    Returns
+    -------
+    Stream
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is none of these.
     """
     from lowprec.cachesim.machine import _KINDS
 
@@ -96,6 +111,8 @@ def as_stream(kinds: Any, addresses: Any, *, instructions: int = 1) -> Stream:
     made = np.zeros(address.size, ACCESS)
     made["address"], made["row"], made["size"] = address, _ABSOLUTE, 1
     made["instructions"] = check_int("instructions", instructions, minimum=0, maximum=2**32 - 1)
+    if not isinstance(kinds, (str, Sequence, np.ndarray)):
+        raise wrong_type("kinds", "a kind of access, or a sequence of them", kinds)
     names = [kinds] if isinstance(kinds, str) else list(kinds)
     numbers = np.array([_KINDS[check_choice("kinds", name, tuple(_KINDS))] for name in names], np.uint8)
     if len(numbers) not in (1, address.size):
@@ -134,6 +151,14 @@ def _counted() -> dict[str, Any]:
 def instructions(signature: str | Signature) -> Instructions:
     """The counted instructions of a signature.
 
+    Parameters
+    ----------
+    signature : str or Signature
+
+    Returns
+    -------
+    Instructions
+
     Raises
     ------
     ValueError
@@ -143,7 +168,9 @@ def instructions(signature: str | Signature) -> Instructions:
     name = str(signature)
     if name not in known:
         raise wrong_value(
-            "signature", f"its instructions were not counted; give `cost`, or choose from {{{', '.join(known)}}}", name
+            "signature",
+            f"its instructions were not counted (in Python, `cost` says them); choose from {{{', '.join(known)}}}",
+            name,
         )
     return Instructions(**known[name])
 
@@ -316,8 +343,9 @@ def sgd_streams(
     signature : str or Signature
         Data and model in 4, 8, 16 or 32f; with an index, sparse data.
     n : int
-        Model size.
+        Model size, in numbers.
     cores : int
+        1 to 64.
     batch_size : int
         Examples to an update; of dense data, at most 100.
     density : float
@@ -336,7 +364,8 @@ def sgd_streams(
         Lines by which a software prefetch of the model, into the first level, runs ahead within a pass over it; 0: none, as our
         kernels have it.
     cost : Instructions, optional
-        What computing costs. By default counted of our kernels; of D8M8, D8M16, D16M16 and D32fM32f, and of sparse D8i8M8.
+        What computing costs. By default counted of our kernels: of D4M4, D8M8, D8M16, D16M16 and D32fM32f, and of sparse
+        D8i8M8, D8i16M8, D16i16M16 and D32fi32M32f.
     seed : int
         Of the columns of sparse data.
 

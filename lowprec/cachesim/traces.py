@@ -47,7 +47,8 @@ def read_trace(path: str | PathLike[str]) -> list[Stream]:
 
     Parameters
     ----------
-    path : path
+    path : str or path
+        Compressed where it ends in ``.gz``. docs/cache.md has the format.
 
     Returns
     -------
@@ -56,6 +57,8 @@ def read_trace(path: str | PathLike[str]) -> list[Stream]:
 
     Raises
     ------
+    OSError
+        For a file that is not there, or may not be read.
     ValueError
         For a malformed or truncated file; the message names the line.
     """
@@ -157,10 +160,19 @@ def write_trace(path: str | PathLike[str], streams: Sequence[Stream]) -> None:
 
     Parameters
     ----------
-    path : path
+    path : str or path
+        Compressed where it ends in ``.gz``; a file that is there is replaced.
     streams : sequence of Stream
+        By core, at most 64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is none of these.
     """
     path = Path(path)
+    if not isinstance(streams, Sequence):
+        raise wrong_type("streams", "a sequence of Streams", streams)
     letters = {number: letter for letter, number in _KINDS.items()}
     letters |= {_simulator.LOAD_OWN: "w", _simulator.PREFETCH_FIRST: "p"}
     if len(streams) > _simulator.MAX_CORES:

@@ -20,7 +20,25 @@ __all__ = ["Epoch", "SimulatedTraining", "model_region", "train"]
 
 
 def model_region(signature: str | Signature, n: int) -> tuple[int, int]:
-    """The addresses [first, last) of the shared model of `sgd_streams` and `train`: the region of a protocol."""
+    """The addresses of the shared model of `sgd_streams` and `train`: a region of a protocol.
+
+    Parameters
+    ----------
+    signature : str or Signature
+        With an M term.
+    n : int
+        Model size, in numbers.
+
+    Returns
+    -------
+    (int, int)
+        The first address, and the first one after: whole lines.
+
+    Raises
+    ------
+    ValueError
+        For a signature without a model; for n below 1.
+    """
     s = Signature(signature) if isinstance(signature, str) else signature
     if s.model is None:
         raise checks.wrong_value("signature", "must have an M term", str(s))
@@ -35,7 +53,7 @@ class Epoch(NamedTuple):
     ----------
     epoch : int
         How many are done.
-    coef : array of float64
+    coef : array of float64, shape (n,)
         The model, every line from where it is newest.
     """
 
@@ -102,6 +120,7 @@ def train(
     X : QuantizedArray, shape (m, n)
         Dense, one scale.
     y : array, shape (m,)
+        Labels, as the loss has them.
     signature : str or Signature
         Of X's format and a dense model.
     step_size : float
@@ -110,10 +129,13 @@ def train(
     config, protocol : optional
         The machine; by default the paper's, with MESI.
     loss : str
+        As `lowprec.train` has it.
     epochs, batch_size, refresh, seed : int
         As `lowprec.train` has them.
     rounding : {"stochastic", "nearest"}
+        Of the model, in updates.
     random : {"shared", "xorshift"}
+        Where the random words of stochastic rounding come from.
     loop, update, cost : optional
         As `sgd_streams` has them.
     callback : callable, optional
@@ -125,8 +147,8 @@ def train(
 
     Raises
     ------
-    ValueError
-        For what is none of these; if a product is not finite.
+    TypeError, ValueError
+        For what is none of these; if there are fewer rows than cores; if a product is not finite.
     """
     s = Signature(signature) if isinstance(signature, str) else signature
     if not isinstance(X, QuantizedArray):

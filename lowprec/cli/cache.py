@@ -31,7 +31,10 @@ _TRACE, _SIMULATING = {"region"}, {"quick", "signatures", "sizes", "hardware", "
 @click.option("--signatures", metavar="S,...", help="Signatures of Fig 6c. [default: D8M8,D16M16,D32fM32f,D8i8M8; quick: D8M8]")
 @click.option("--sizes", metavar="N,...", help="Model sizes of Fig 6c. [default: 2^8..2^17; quick: 2^8,2^10,2^12,2^13,2^14]")
 @click.option(
-    "--q", "q", metavar="Q,...", help="Obstinacies of Fig 6c, 0 to 1. [default: 0,0.25,0.5,0.75,0.95; quick: 0,0.5,0.95]"
+    "--q",
+    "q",
+    metavar="Q,...",
+    help="Obstinacies of Fig 6c, 0 to 1. [default: 0,0.25,0.5,0.75,0.95; quick: 0,0.5,0.95; with --trace: 0]",
 )
 @click.option(
     "--hardware/--no-hardware", default=True, show_default=True, help="Also measure two real cores, beside their simulation."
@@ -41,9 +44,9 @@ _TRACE, _SIMULATING = {"region"}, {"quick", "signatures", "sizes", "hardware", "
     "--trace",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Simulate recorded accesses instead, and count. docs/cache.md has the format.",
+    help="Simulate recorded accesses instead, on as many cores as they are of, and count. docs/cache.md has the format.",
 )
-@click.option("--region", metavar="A:B", help="With --trace: the addresses that --q is for. [default: all]")
+@click.option("--region", metavar="A:B", help="With --trace: the addresses from A up to B that --q is for. [default: all]")
 def cache(
     quick: bool,
     out: Path,
@@ -146,6 +149,8 @@ def _simulate_trace(path: Path, q: tuple[float, ...] | None, region: str | None,
 
     if not path.exists():
         raise ValueError(f"trace: there is no {path}")
+    if path.is_dir():
+        raise ValueError(f"trace: must be a file; {path} is a folder")
     where = _region(region)
     streams = read_trace(path)
     if not streams:

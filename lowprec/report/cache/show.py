@@ -47,7 +47,11 @@ def _speed_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
         if published:
             cells += [number(by[n, 0.0]["paper_gnps"]), *(_ratio(by[n, q]["paper_speedup"]) for q in others)]
         table.add(*cells)
-    table.notes.append("Percentages: speedup at this q over q = 0." + (" *: the paper, Fig 6c." if published else ""))
+    notes = ["Percentages: speedup at this q over q = 0."] if others else []
+    if published:
+        notes.append("*: the paper, Fig 6c.")
+    if notes:
+        table.notes.append(" ".join(notes))
     return table
 
 
@@ -58,14 +62,14 @@ def _fig6c(results: dict[str, Any]) -> list[Table]:
         table = _speed_table(f"Fig 6c, simulated: {signature}, {what}", rows)
         if core == "in-order":
             table.notes.append(
-                "An in-order core waits for every line, however large the model: the gain does not fade with n as it does in the "
-                "paper, whose code prefetched."
+                "An in-order core waits for every line of the model. So the gain stays until the model no longer fits the first "
+                "level, 32 KiB; in the paper, whose code prefetched, it fades earlier."
             )
         else:
             table.notes.append(
                 f"The model is prefetched {PREFETCH_LINES} lines ahead within a pass over it; {STORE_BUFFER} stores are "
                 "buffered. "
-                "Fitted: of the distances from 1 to 16, this one comes nearest to the paper's curve."
+                "Fitted to D8M8: of the distances from 1 to 16, this one comes nearest to the paper's curve."
             )
         made.append(table)
     for (signature,), rows in _groups(_select(results, figure="6c-here"), "signature").items():
@@ -250,7 +254,7 @@ def figures(results: dict[str, Any]) -> dict[str, Any]:
 def trace_table(machine: Any, streams: int) -> Table:
     """What the cores did with a recorded trace."""
     table = Table(
-        f"{streams} cores, {machine.protocol!r}",
+        f"{streams} {'core' if streams == 1 else 'cores'} of {machine.config.ghz:g} GHz, {machine.protocol!r}",
         ["core", "cycles", "accesses", "L1 misses", "L2 misses", "L3 misses", "remote", "upgrades", "stale loads"],
     )
     for core in range(streams):
@@ -258,6 +262,7 @@ def trace_table(machine: Any, streams: int) -> Table:
         counts = (c.loads + c.stores, *c.misses, c.remote, c.upgrades, c.stale_loads)
         table.add(str(core), f"{machine.cycles(core):,.0f}", *(f"{count:,}" for count in counts))
     table.notes.append(
-        "Upgrades: stores to a line that was there and might not be written. Remote: requests that waited for other cores."
+        "L1, L2, L3: first, second, third level. Upgrades: stores to a line that was there and might not be written. Remote: "
+        "requests that waited for other cores. Stale loads: those that read a copy which another core's write had left."
     )
     return table
