@@ -292,7 +292,7 @@ BAD = [
     ({"config": 3}, TypeError, "config: expected a MachineConfig"),
     ({"protocol": "MESI"}, TypeError, "protocol: expected a Protocol"),
     ({"config": config(5)}, ValueError, "X: must have a row for each of 5 cores; got 4 rows"),
-    ({"signature": "D8M4", "cost": None}, ValueError, "signature: its instructions were not counted .in Python, `cost` says them"),
+    ({"signature": "D8M4", "cost": None}, ValueError, "signature: its instructions were not counted .in Python, `cost` says"),
 ]
 
 
