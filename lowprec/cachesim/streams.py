@@ -17,7 +17,7 @@ import numpy as np
 
 from lowprec.cachesim import _simulator
 from lowprec.cachesim.machine import LINE
-from lowprec.checks import check_bool, check_choice, check_finite_scalar, check_int, check_seed, wrong_value
+from lowprec.checks import check_bool, check_choice, check_finite_scalar, check_int, check_seed, wrong_type, wrong_value
 from lowprec.signature import Signature
 
 __all__ = ["ACCESS", "MODEL", "Instructions", "Stream", "as_stream", "instructions", "sgd_streams"]
@@ -73,6 +73,25 @@ class Stream:
     numbers: int = 0
     region: tuple[int, int] = (0, 0)
 
+    def checked(self) -> np.ndarray:
+        """The accesses as the compiled core takes them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a machine could not go over them.
+        """
+        a = self.accesses
+        if not isinstance(a, np.ndarray) or a.dtype != ACCESS or a.ndim != 1:
+            raise wrong_type("stream: accesses", "a one-dimensional array of ACCESS", a)
+        if a.size and int(a["kind"].max()) > _WAIT:
+            raise wrong_value("stream: accesses", f"must be of a kind from 0 to {_WAIT}", int(a["kind"].max()))
+        check_int("stream: batch", self.batch, minimum=0, maximum=2**31)
+        check_int("stream: rows", self.rows, minimum=1, maximum=2**31)
+        check_int("stream: base", self.base, minimum=0, maximum=2**62)
+        check_int("stream: stride", self.stride, minimum=0, maximum=2**62 // self.rows)
+        return np.ascontiguousarray(a)
+
 
 def as_stream(kinds: Any, addresses: Any, *, instructions: int = 1) -> Stream:
     """A stream of single accesses, to be passed over once.
@@ -125,6 +144,10 @@ class Instructions:
     axpy: float
     fused: float
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            check_finite_scalar(f"cost: {name}", value, nonnegative=True)
+
 
 @functools.cache
 def _counted() -> dict[str, Any]:
@@ -169,6 +192,9 @@ def _woven(groups: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
 def _spread(accesses: np.ndarray, total: float) -> np.ndarray:
     """Share out instructions evenly, in whole numbers that add up."""
     bounds = np.floor(np.linspace(0.0, total, len(accesses) + 1) + 0.5)
+    if total > (2**32 - 1) * len(accesses):
+        rule = f"must be fewer than 2**32 instructions from one access to the next, of which there are {len(accesses)}"
+        raise wrong_value("cost", rule, total)
     accesses["instructions"] = np.diff(bounds)
     return accesses
 
