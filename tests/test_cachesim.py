@@ -1049,6 +1049,7 @@ BAD = [
     (lambda: machine(2).feed(0, Stream(np.full(2, 200, "u1").astype(ACCESS))), ValueError, "stream: accesses: .*; got 200"),
     (lambda: machine(2).feed(0, Stream(np.zeros(1, ACCESS), rows=0)), ValueError, "stream: rows: .*got 0"),
     (lambda: machine(2).feed(0, Stream(np.zeros(1, ACCESS), rows=2, stride=2**62)), ValueError, "stream: stride: "),
+    (lambda: sgd_streams("D8M8", 64, 1, cost=1.0), TypeError, "cost: expected Instructions; got float 1.0"),
     (lambda: Instructions(1.0, math.nan, 1.0, 1.0), ValueError, "cost: dot: must be finite"),
     (lambda: sgd_streams("D8M8", 64, 1, cost=Instructions(1e10, 1.0, 1.0, 1.0)), ValueError, r"cost: must be fewer than 2\*\*32"),
     (lambda: machine(2).feed(0, as_stream("load", [0]), -1), ValueError, "passes: "),

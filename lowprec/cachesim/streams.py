@@ -396,6 +396,8 @@ def sgd_streams(
         raise wrong_value("loop", "must be two-pass with sparse data", loop)
     if cost is None:
         cost = instructions(s)
+    elif not isinstance(cost, Instructions):
+        raise wrong_type("cost", "Instructions", cost)
     streams = []
     for core in range(cores):
         model = MODEL + (0 if shared else core * _MODELS_APART)
