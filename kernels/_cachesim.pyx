@@ -195,6 +195,7 @@ cdef class Simulator:
     cdef lp_machine *_m
     cdef readonly int cores
     cdef object _hook, _error
+    cdef bint _running
     cdef list _programs
     cdef Learner _learner
 
@@ -237,9 +238,16 @@ cdef class Simulator:
     def __dealloc__(self):
         lp_machine_free(self._m)
 
-    def program(self, int core, lp_access[::1] accesses, int64_t passes, int64_t batch=0, int64_t rows=1, uint64_t base=0,
+    cdef int _begin(self) except -1:
+        """Refuse a call out of a protocol's decision, or of another thread, that would change what a run is at."""
+        if self._running:
+            raise RuntimeError("machine: it is running; from within `decide`, or from another thread, it may only be looked at")
+        return 0
+
+    def program(self, int core, const lp_access[::1] accesses, int64_t passes, int64_t batch=0, int64_t rows=1, uint64_t base=0,
                 int64_t stride=0, int64_t row=0):
         """What a core does next: `accesses`, `passes` times; the rows of data go on by `batch` with each."""
+        self._begin()
         cdef lp_program *p = lp_machine_program(self._m, core)
         self._programs[core] = accesses
         p.accesses = &accesses[0] if accesses.shape[0] else NULL
@@ -249,9 +257,11 @@ cdef class Simulator:
     def run(self, int64_t budget):
         """At most `budget` accesses; return how many were made: fewer where all programs are done."""
         cdef int64_t done
-        self._error = None
+        self._begin()
+        self._error, self._running = None, True
         with nogil:
             done = lp_machine_run(self._m, budget)
+        self._running = False
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -259,14 +269,17 @@ cdef class Simulator:
 
     def access(self, int core, uint64_t address, int kind):
         """One access now; the cycles that the core waited."""
-        self._error = None
+        self._begin()
+        self._error, self._running = None, True
         cdef double cycles = lp_machine_access(self._m, core, address, kind)
+        self._running = False
         if self._error is not None:
             error, self._error = self._error, None
             raise error
         return cycles
 
     def delay(self, int core, double cycles):
+        self._begin()
         lp_machine_time(self._m, core)[0] += cycles
 
     def time(self, int core):
@@ -275,6 +288,7 @@ cdef class Simulator:
     def clear(self):
         """Set every counter to zero. Clocks go on."""
         cdef int core
+        self._begin()
         for core in range(self.cores):
             memset(lp_machine_counters(self._m, core), 0, sizeof(lp_counters))
 
@@ -301,6 +315,7 @@ cdef class Simulator:
 
     def learn(self, Learner learner):
         """Hold the numbers of a learner's model in the caches' lines."""
+        self._begin()
         self._learner = learner
         lp_machine_learn(self._m, &learner._l if learner is not None else NULL)
 

@@ -69,7 +69,8 @@ struct lp_machine {
     uint64_t random;
     lp_learner *learner;
     int failed;
-    int how_far; /* what the access at hand had to wait for */
+    int how_far;            /* what the access at hand had to wait for */
+    int turn[LP_MAX_CORES]; /* the cores in the order in which they come where their times are the same */
 };
 
 /* ---- caches ------------------------------------------------------------------------------------------------------ */
@@ -275,6 +276,12 @@ static int remote_event(lp_machine *m, int event, int core, uint64_t line, entry
             k->stale[way[level]] = 1;
             c->counters.kept[level]++;
         }
+    }
+    /* A first level has nothing newer than the second that the second could not take back: what it kept so goes too. */
+    if (stays && *dirty && (way[1] < 0 || c->level[1].state[way[1]] == NOT_HERE)) {
+        drop(&c->level[0], way[0]);
+        c->counters.back_invalidations++;
+        *dirty = stays = 0;
     }
     if (was_dirty && !*dirty) {
         e->dirty = 1;
@@ -506,11 +513,12 @@ static void prefetch(lp_machine *m, int core, uint64_t line, double now, int lev
         m->how_far = how_far;
     }
     if (level == 0) {
-        const double ready = now + m->config.level[1].latency;
-        const int64_t a = first_new(m, core, line);
-        first->state[a] = m->protocol.clean[second->state[b]];
-        first->stale[a] = second->stale[b];
-        first->ready[a] = ready > second->ready[b] ? ready : second->ready[b];
+        const double soonest = now + m->config.level[1].latency, there = second->ready[b];
+        const int state = m->protocol.clean[second->state[b]], stale = second->stale[b];
+        const int64_t a = first_new(m, core, line); /* what it puts into the second level may take the place of the line there */
+        first->state[a] = (uint8_t)state;
+        first->stale[a] = (uint8_t)stale;
+        first->ready[a] = soonest > there ? soonest : there;
         move(m, core, 1, 0, line);
     }
 }
@@ -653,22 +661,24 @@ static waiting earliest(const waiting *queue, int32_t count)
     return least;
 }
 
-/* Wait until no more than `most` are left. */
+static void pay(core_t *c)
+{
+    c->time += c->debt;
+    c->debt = 0.0;
+}
+
+/* Wait until no more than `most` are left. What is owed passes first: these accesses were under way meanwhile. */
 static void wait_for(core_t *c, waiting *queue, int32_t *count, int32_t most)
 {
-    retire(queue, count, c->time);
+    retire(queue, count, c->time + c->debt);
+    if (*count > most)
+        pay(c);
     while (*count > most) {
         const waiting next = earliest(queue, *count);
         c->counters.stalled[next.how_far] += next.until - c->time;
         c->time = next.until;
         retire(queue, count, c->time);
     }
-}
-
-static void pay(core_t *c)
-{
-    c->time += c->debt;
-    c->debt = 0.0;
 }
 
 /* Can it be done without waiting? */
@@ -793,7 +803,8 @@ int64_t lp_machine_run(lp_machine *m, int64_t budget)
     int n = 0;
     int64_t done = 0;
     m->failed = 0;
-    for (int core = 0; core < m->config.cores; core++)
+    for (int i = 0; i < m->config.cores; i++) {
+        const int core = m->turn[i];
         if (m->cores[core].program.passes > 0) {
             compute(m, &m->cores[core]);
             int k = n++;
@@ -802,6 +813,7 @@ int64_t lp_machine_run(lp_machine *m, int64_t budget)
             queue[k].time = m->cores[core].time;
             queue[k].core = core;
         }
+    }
     while (n && done < budget) {
         const int core = queue[0].core;
         core_t *const c = &m->cores[core];
@@ -810,6 +822,8 @@ int64_t lp_machine_run(lp_machine *m, int64_t budget)
         } while (c->program.passes > 0 && (n == 1 || c->time <= queue[1].time) && done < budget && !m->failed);
         if (m->failed)
             return -1;
+        if (c->program.passes > 0 && (n == 1 || c->time <= queue[1].time))
+            break; /* it would have gone on */
         n -= c->program.passes <= 0;
         /* The others move up; this one goes where it belongs. */
         int k = 0;
@@ -820,6 +834,15 @@ int64_t lp_machine_run(lp_machine *m, int64_t budget)
             queue[k].core = core;
         }
     }
+    /* The next call begins with the same order: a run in pieces is the same run. */
+    uint64_t waiting_cores = 0;
+    for (int k = 0; k < n; k++) {
+        m->turn[k] = queue[k].core;
+        waiting_cores |= (uint64_t)1 << queue[k].core;
+    }
+    for (int core = 0, k = n; core < m->config.cores; core++)
+        if (!(waiting_cores >> core & 1))
+            m->turn[k++] = core;
     return done;
 }
 
@@ -875,6 +898,8 @@ lp_machine *lp_machine_new(const lp_machine_config *config, const lp_protocol *p
     m->config = *config;
     m->protocol = *protocol;
     m->random = rng.scalar;
+    for (int core = 0; core < config->cores; core++)
+        m->turn[core] = core;
     m->directory = zeros((size_t)config->level[2].sets * config->level[2].ways * config->level[2].slices * sizeof *m->directory);
     m->cores = calloc((size_t)config->cores, sizeof *m->cores);
     int whole = m->directory && m->cores && cache_new(&m->third, &config->level[2], 0);

@@ -61,7 +61,7 @@ class Level:
     slices: int = 1
 
     def __post_init__(self) -> None:
-        check_int("size", self.size, minimum=LINE)
+        check_int("size", self.size, minimum=LINE, maximum=2**60)
         check_int("ways", self.ways, minimum=1, maximum=2**16)
         check_int("slices", self.slices, minimum=1, maximum=2**16)
         check_finite_scalar("latency", self.latency, nonnegative=True)
@@ -152,10 +152,9 @@ class MachineConfig:
     inclusive: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.cores, int) and not isinstance(self.cores, bool) and self.cores > _simulator.MAX_CORES:
+        if check_int("cores", self.cores, minimum=1) > _simulator.MAX_CORES:
             rule = f"must be at most {_simulator.MAX_CORES}: a directory entry has no room for more sharers"
             raise wrong_value("cores", rule, self.cores)
-        check_int("cores", self.cores, minimum=1)
         for name in ("first", "second", "third"):
             if not isinstance(level := getattr(self, name), Level):
                 raise wrong_type(name, "a Level", level)
@@ -340,11 +339,12 @@ class Machine:
         """
         from lowprec.cachesim.streams import Stream
 
-        core, passes = self._core(core), check_int("passes", passes, minimum=0)
+        core, passes = self._core(core), check_int("passes", passes, minimum=0, maximum=2**62)
         if not isinstance(stream, Stream):
             raise wrong_type("stream", "a Stream", stream)
-        row = check_int("row", row, minimum=0, maximum=stream.rows - 1)
-        self._simulator.program(core, stream.accesses, passes, stream.batch, stream.rows, stream.base, stream.stride, row)
+        accesses, rows = stream.checked(), stream.rows
+        row = check_int("row", row, minimum=0, maximum=rows - 1)
+        self._simulator.program(core, accesses, passes, stream.batch, rows, stream.base, stream.stride, row)
 
     def delay(self, core: int, cycles: float) -> None:
         """Let a core do nothing for some cycles: cores that all begin at once with the same work stay in step.

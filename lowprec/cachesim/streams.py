@@ -53,7 +53,6 @@ class Stream:
     Parameters
     ----------
     accesses : array of `ACCESS`, shape (k,)
-        Contiguous.
     batch : int
         Rows of data that each pass goes on.
     rows : int
@@ -76,8 +75,25 @@ class Stream:
 
     def __post_init__(self) -> None:
         a = self.accesses
-        if not isinstance(a, np.ndarray) or a.dtype != ACCESS or a.ndim != 1 or not a.flags.c_contiguous:
-            raise wrong_type("accesses", "a contiguous one-dimensional array of ACCESS (as_stream makes one)", a)
+        if not isinstance(a, np.ndarray) or a.dtype != ACCESS or a.ndim != 1:
+            raise wrong_type("stream: accesses", "a one-dimensional array of ACCESS (as_stream makes one)", a)
+
+    def checked(self) -> np.ndarray:
+        """The accesses as the compiled core takes them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a machine could not go over them.
+        """
+        a = self.accesses
+        if a.size and int(a["kind"].max()) > _WAIT:
+            raise wrong_value("stream: accesses", f"must be of a kind from 0 to {_WAIT}", int(a["kind"].max()))
+        check_int("stream: batch", self.batch, minimum=0, maximum=2**31)
+        check_int("stream: rows", self.rows, minimum=1, maximum=2**31)
+        check_int("stream: base", self.base, minimum=0, maximum=2**62)
+        check_int("stream: stride", self.stride, minimum=0, maximum=2**62 // self.rows)
+        return np.ascontiguousarray(a)
 
 
 def as_stream(kinds: Any, addresses: Any, *, instructions: int = 1) -> Stream:
@@ -142,6 +158,10 @@ class Instructions:
     axpy: float
     fused: float
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            check_finite_scalar(f"cost: {name}", value, nonnegative=True)
+
 
 @functools.cache
 def _counted() -> dict[str, Any]:
@@ -196,6 +216,9 @@ def _woven(groups: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
 def _spread(accesses: np.ndarray, total: float) -> np.ndarray:
     """Share out instructions evenly, in whole numbers that add up."""
     bounds = np.floor(np.linspace(0.0, total, len(accesses) + 1) + 0.5)
+    if total > (2**32 - 1) * len(accesses):
+        rule = f"must be fewer than 2**32 instructions from one access to the next, of which there are {len(accesses)}"
+        raise wrong_value("cost", rule, total)
     accesses["instructions"] = np.diff(bounds)
     return accesses
 
@@ -399,6 +422,8 @@ def sgd_streams(
         raise wrong_value("loop", "must be two-pass with sparse data", loop)
     if cost is None:
         cost = instructions(s)
+    elif not isinstance(cost, Instructions):
+        raise wrong_type("cost", "Instructions", cost)
     streams = []
     for core in range(cores):
         model = MODEL + (0 if shared else core * _MODELS_APART)

@@ -162,7 +162,7 @@ def train(
     labels = np.ascontiguousarray(checks.check_labels(y, loss, m), np.float32)
     step_size = checks.check_step(step_size)
     epochs = checks.check_int("epochs", epochs, minimum=1)
-    refresh, seed = checks.check_int("refresh", refresh, minimum=1), checks.check_seed(seed)
+    refresh, seed = checks.check_int("refresh", refresh, minimum=1, maximum=2**62), checks.check_seed(seed)
     checks.check_choice("rounding", rounding, ("stochastic", "nearest"))
     checks.check_choice("random", random, ("shared", "xorshift"))
     callback = checks.check_callback(callback)
