@@ -22,7 +22,6 @@ typedef struct {
     int64_t *below; /* second level: the way of the third level that had the line when it came */
     int64_t sets;
     int32_t ways, slices;
-    uint64_t reciprocal; /* 2^64 / slices, rounded up */
     uint64_t clock;
 } cache;
 
@@ -97,7 +96,6 @@ static int cache_new(cache *c, const lp_level *level, int private)
     c->sets = level->sets;
     c->ways = level->ways;
     c->slices = level->slices;
-    c->reciprocal = ~(uint64_t)0 / (uint64_t)level->slices + 1;
     c->clock = 0;
     c->tag = zeros(ways * sizeof *c->tag);
     c->used = zeros(ways * sizeof *c->used);
@@ -124,13 +122,8 @@ static inline int64_t first_way(const cache *c, uint64_t line)
 {
     if (c->slices == 1)
         return (int64_t)(line & (uint64_t)(c->sets - 1)) * c->ways;
-    /* line / slices; the product is too large by less than one, for there are fewer than 2^58 lines. */
-    uint64_t row = (uint64_t)((unsigned __int128)line * c->reciprocal >> 64);
-    int64_t slice = (int64_t)(line - row * (uint64_t)c->slices);
-    if (slice < 0) {
-        slice += c->slices;
-        row--;
-    }
+    const uint64_t row = line / (uint64_t)c->slices;
+    const int64_t slice = (int64_t)(line - row * (uint64_t)c->slices);
     return (slice * c->sets + (int64_t)(row & (uint64_t)(c->sets - 1))) * c->ways;
 }
 
