@@ -1,0 +1,596 @@
+"""The circuit, in Amaranth: `Sgd`, elaborated from a `Design`.
+
+The formula, in integers, for batches of B rows (see "The all-integer mode" in docs/architecture.md)::
+
+    z_b  = sum_j x_bj w_j                           D x M bits, exact
+    mu_b = clip((((y_b << s) - z_b) * eta) >> k)    G bits
+    w_j <- sat(w_j + ((sum_b mu_b 2^c x_bj + r_j) >> G))
+
+Everything that is wider than one clock allows is cut by registers; `Design.latency` says where. Data registers have no reset, so
+that they can go into the output registers of block memories and multipliers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal, signed, unsigned
+from amaranth.lib.memory import Memory
+
+from .design import Design
+from .random_words import lane_states
+
+__all__ = ["Sgd"]
+
+# A fan-out of more lanes than this gets registers of its own.
+_NEAR = 16
+# Read and written at once at one address: the schedule excludes it, and says so to the synthesis, which would add logic for it.
+_BLOCK = {"ram_style": "block", "no_rw_check": 1}
+_DISTRIBUTED = {"ram_style": "distributed", "no_rw_check": 1}
+
+
+def _data(shape: Any, name: str, **how: Any) -> Signal:
+    return Signal(shape, name=name, reset_less=True, **how)
+
+
+def _bits(largest: int) -> int:
+    return max(largest.bit_length(), 1)
+
+
+def _clipped(m: Module, name: str, value: Any, bits: int) -> Any:
+    """A signed value clipped to +-(2^(bits-1)-1), for a few gates more than a gate a bit: comparing would take a chain of carries each."""
+    value = Cat(value, value[-1].replicate(max(bits + 1 - len(value), 0)))
+    below, sign, beyond = value[: bits - 1], value[-1], value[bits - 1 : -1]
+    high, low = Signal(name=f"{name}_high"), Signal(name=f"{name}_low")
+    m.d.comb += [high.eq(~sign & beyond.any()), low.eq(sign & ~beyond.all())]
+    # -2^(bits-1) itself becomes its neighbour by the last bit.
+    last = below[0] | high | low | (sign & ~below.any())
+    return Cat(last, (bit & ~low | high for bit in below[1:]), sign).as_signed()
+
+
+class _Delayed:
+    """A signal, and the same some clocks later."""
+
+    def __init__(self, m: Module, signal: Signal, *, reset: bool = False) -> None:
+        self.m, self.reset, self.taps = m, reset, [signal]
+
+    def at(self, clocks: int) -> Signal:
+        while len(self.taps) <= clocks:
+            last = self.taps[-1]
+            late = Signal(last.shape(), name=f"{self.taps[0].name}_{len(self.taps)}", reset_less=not self.reset)
+            self.m.d.sync += late.eq(last)
+            self.taps.append(late)
+        return self.taps[clocks]
+
+
+class _Pass(Elaboratable):
+    """The addresses of a tile, column by column, and within a column row by row; the rows lie one after the other."""
+
+    def __init__(self, design: Design) -> None:
+        self.J, self.B = design.beats, design.batch_size
+        self.start = Signal()
+        self.base = Signal(range(2 * design.tile))
+        self.valid = Signal()
+        self.beat = _data(range(self.J), "beat")
+        self.row = _data(range(self.B), "row")
+        self.address = _data(range(2 * design.tile), "address")
+        self.first_beat = _data(1, "first_beat")
+        self.last_beat = _data(1, "last_beat")
+
+    @property
+    def last_row(self) -> Any:
+        return self.row == self.B - 1 if self.B > 1 else Const(1)
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        column = _data(range(2 * self.J * self.B), "column")
+        before_last = _data(1, "before_last")
+        with m.If(self.start):
+            m.d.sync += [
+                self.valid.eq(1), self.beat.eq(0), self.row.eq(0), self.address.eq(self.base), column.eq(self.base),
+                self.first_beat.eq(1), self.last_beat.eq(0), before_last.eq(self.J == 2),
+            ]  # fmt: skip
+        with m.Elif(self.valid):
+            with m.If(self.last_row):
+                m.d.sync += [
+                    self.row.eq(0), self.beat.eq(self.beat + 1), column.eq(column + 1), self.address.eq(column + 1),
+                    self.first_beat.eq(0), self.last_beat.eq(before_last), before_last.eq(self.beat == self.J - 3),
+                ]  # fmt: skip
+                with m.If(self.last_beat):
+                    m.d.sync += self.valid.eq(0)
+            with m.Else():
+                m.d.sync += [self.row.eq(self.row + 1), self.address.eq(self.address + self.J)]
+        return m
+
+
+class _Words(Elaboratable):
+    """Random words for each lane: the generators of docs/architecture.md, "Random words".
+
+    The state of all generators is a ring of registers, `parts` beats around. `step` asks for the words of a further beat; they are
+    there one clock later. With shared words only those of the first round of a write are drawn.
+    """
+
+    def __init__(self, design: Design) -> None:
+        self.design = design
+        self.step = Signal()
+        self.fresh = Signal()
+        self.words = Signal(design.lanes * design.G)
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        design, bits = self.design, self.words.shape().width
+        if design.source == "nearest":
+            m.d.comb += self.words.eq(Cat(Const(1 << design.G - 1, design.G) for _ in range(design.lanes)))
+            return m
+        states = lane_states(design.seed)
+        wide = min(bits, 512)
+        parts, at_once = 512 // wide, wide // 64
+        ring = []
+        for part in range(parts):  # the last one is drawn next
+            own = states[(parts - 1 - part) * at_once :][:at_once]
+            ring.append(Signal(wide, name=f"ring_{part}", init=sum(s << 64 * k for k, s in enumerate(own))))
+        draw = self.fresh if design.source == "shared" else Const(1)
+        block, new = ring[-1], []
+        for _ in range(bits // wide if design.source == "xorshift" else 1):
+            drawn = Cat(self._drawn(block[64 * k : 64 * k + 64]) for k in range(at_once))
+            block = Signal(wide, name=f"block_{len(new)}")
+            m.d.comb += block.eq(Mux(draw, drawn, ring[-1]))
+            new.append(block)
+        with m.If(self.step):
+            m.d.sync += [ring[0].eq(new[-1]), *(after.eq(before) for before, after in zip(ring, ring[1:], strict=False))]
+        if len(new) > 1:
+            earlier = Signal((len(new) - 1) * wide)
+            with m.If(self.step):
+                m.d.sync += earlier.eq(Cat(new[:-1]))
+            m.d.comb += self.words.eq(Cat(earlier, ring[0]))
+        else:
+            m.d.comb += self.words.eq(Cat(ring[0] for _ in range(bits // wide)))
+        return m
+
+    @staticmethod
+    def _drawn(x: Any) -> Any:
+        """Marsaglia's xorshift64 (J. Stat. Softw. 8(14), 2003), triple (13, 7, 17)."""
+        x = x ^ Cat(Const(0, 13), x[:-13])
+        x = x ^ x[7:]
+        return x ^ Cat(Const(0, 17), x[:-17])
+
+
+class Sgd(Elaboratable):
+    """The whole circuit; its ports are those that docs/fpga.md lists.
+
+    Parameters
+    ----------
+    design : Design
+    """
+
+    def __init__(self, design: Design) -> None:
+        self.design = design
+        d = design
+        self.step = Signal(8)
+        self.x_valid = Signal()
+        self.x_ready = Signal(init=1)
+        self.x_data = Signal(d.lanes * d.D)
+        self.x_label = Signal(signed(d.G))
+        self.flush = Signal()
+        self.idle = Signal(init=1)
+        self.model_address = Signal(range(d.beats))
+        self.model_write = Signal()
+        self.model_data_in = Signal(d.lanes * d.M)
+        self.model_data_out = Signal(d.lanes * d.M)
+
+    @property
+    def ports(self) -> list[Signal]:
+        """In the order of the docstring of `lowprec.fpga`."""
+        return [
+            self.step, self.x_valid, self.x_ready, self.x_data, self.x_label, self.flush, self.idle, self.model_address,
+            self.model_write, self.model_data_in, self.model_data_out,
+        ]  # fmt: skip
+
+    # ---- memories ----
+
+    def _memory(self, m: Module, name: str, width: int, depth: int, write: tuple, address: Any) -> Signal:
+        """A block memory with its output register: what is at the address is there two clocks later."""
+        memory = Memory(shape=unsigned(width), depth=depth, init=[], attrs=_BLOCK)
+        m.submodules[name] = memory
+        into, out = memory.write_port(), memory.read_port()
+        enable, where, what = write
+        m.d.comb += [into.en.eq(enable), into.addr.eq(where), into.data.eq(what), out.addr.eq(address)]
+        data = _data(width, f"{name}_data")
+        m.d.sync += data.eq(out.data)
+        return data
+
+    def _table(self, m: Module, name: str, width: int, depth: int, write: tuple, address: Any) -> Any:
+        """A small memory that is read at once; of depth 1 a register."""
+        enable, where, what = write
+        if depth == 1:
+            only = _data(width, name)
+            with m.If(enable):
+                m.d.sync += only.eq(what)
+            return only
+        memory = Memory(shape=unsigned(width), depth=depth, init=[], attrs=_DISTRIBUTED)
+        m.submodules[name] = memory
+        into, out = memory.write_port(), memory.read_port(domain="comb")
+        m.d.comb += [into.en.eq(enable), into.addr.eq(where), into.data.eq(what), out.addr.eq(address)]
+        return out.data
+
+    # ---- the whole ----
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        d = self.design
+        # Host and circuit share the model's ports; the host's come through registers, lest they be the slowest way.
+        self.host_address = _data(range(d.beats), "host_address")
+        self.host_write = Signal()
+        self.host_data = _data(d.lanes * d.M, "host_data")
+        m.d.sync += [
+            self.host_address.eq(self.model_address), self.host_write.eq(self.model_write & self.idle),
+            self.host_data.eq(self.model_data_in),
+        ]  # fmt: skip
+        self._load(m)
+        self._control(m)
+        if d.stages == 2:
+            self._two_stages(m)
+        else:
+            self._three_stages(m)
+        return m
+
+    def _load(self, m: Module) -> None:
+        """The first stage: beats into the tile that is free, labels beside it."""
+        d = self.design
+        tile, B = d.tile, d.batch_size
+        # Labels are wanted after their tile is free again, so there is room for those of four.
+        self.filled, self.released = Signal(), Signal()
+        occupied = Signal(2)
+        into = Signal(2)
+        address = Signal(range(2 * tile))
+        beat, row = Signal(range(d.beats)), Signal(range(B))
+        take = Signal()
+        m.d.comb += take.eq(self.x_ready & self.x_valid)
+        last_beat = beat == d.beats - 1
+        last = last_beat & (row == B - 1) if B > 1 else last_beat
+        with m.If(take):
+            m.d.sync += [address.eq(Mux(address == 2 * tile - 1, 0, address + 1)), beat.eq(Mux(last_beat, 0, beat + 1))]
+            if B > 1:
+                with m.If(last_beat):
+                    m.d.sync += row.eq(Mux(row == B - 1, 0, row + 1))
+            with m.If(last):
+                m.d.sync += into.eq(into + 1)
+        m.d.comb += self.filled.eq(take & last)
+        left = Signal(2)
+        m.d.comb += left.eq(occupied + self.filled - self.released)
+        m.d.sync += [occupied.eq(left), self.x_ready.eq(left != 2)]
+        # What is written reaches the memory a clock later.
+        self.load = Signal()
+        self.load_address, self.load_data = _data(range(2 * tile), "load_address"), _data(d.lanes * d.D, "load_data")
+        self.label_write = Signal()
+        self.label_slot, self.label = _data(range(4 * B), "label_slot"), _data(d.G, "label")
+        m.d.sync += [
+            self.load.eq(take), self.load_address.eq(address), self.load_data.eq(self.x_data),
+            self.label_write.eq(take & (beat == 0)), self.label_slot.eq(Cat(row, into) if B > 1 and B & (B - 1) == 0 else into * B + row),
+            self.label.eq(self.x_label),
+        ]  # fmt: skip
+        # Tiles whose last beat is in the memory and which no pass has taken yet.
+        seen = _Delayed(m, self.filled, reset=True).at(2)
+        self.waiting = Signal(2)
+        self.taken = Signal()
+        m.d.sync += self.waiting.eq(self.waiting + seen - self.taken)
+        self.empty = Signal()
+        m.d.comb += self.empty.eq((occupied == 0) & (beat == 0) & (row == 0) & ~self.load)
+
+    def _control(self, m: Module) -> None:
+        """What both kinds of circuit have: the pass of the products, and how many clocks are left until the next one."""
+        d = self.design
+        self.products = m.submodules.products = _Pass(d)
+        self.buffer = Signal(2)  # of the tile that the next pass takes
+        with m.If(self.taken):
+            m.d.sync += self.buffer.eq(self.buffer + 1)
+        self.labels_of = Signal(2)
+        with m.If(self.taken):
+            m.d.sync += self.labels_of.eq(self.buffer)
+        self.base = Mux(self.buffer[0], d.tile, 0)
+
+    def _timer(self, m: Module, name: str, largest: int) -> tuple[Signal, Signal]:
+        left = Signal(range(largest + 1), name=name)
+        over = Signal(init=1, name=f"{name}_over")
+        with m.If(left != 0):
+            m.d.sync += [left.eq(left - 1), over.eq(left == 1)]
+        return left, over
+
+    def _release(self, m: Module, reading: _Pass) -> None:
+        """A tile is free again a few clocks before its last beat is read: so many the loader needs until it would overtake the reading."""
+        d = self.design
+        early = 6 if d.beats >= 16 else 0
+        left = Signal(range(d.tile + 1), name="until_release")
+        with m.If(reading.start):
+            m.d.sync += left.eq(d.tile - early)
+        with m.Elif(left != 0):
+            m.d.sync += left.eq(left - 1)
+        m.d.comb += self.released.eq(left == 1)
+
+    def _two_stages(self, m: Module) -> None:
+        d, t = self.design, self.design.latency
+        tile, B = d.tile, d.batch_size
+        update = m.submodules.update = _Pass(d)
+        left, over = self._timer(m, "until_next", tile + max(d.gap, d.rest))
+        updating = Signal()  # is the next pass, or the one that runs, an update?
+        start_products, start_update = Signal(), Signal()
+        m.d.comb += [
+            start_products.eq(over & ~updating & (self.waiting != 0)), start_update.eq(over & updating), self.taken.eq(start_products),
+            self.products.start.eq(start_products), self.products.base.eq(self.base), update.start.eq(start_update),
+        ]  # fmt: skip
+        base = _data(range(2 * tile), "update_base")
+        m.d.comb += update.base.eq(base)
+        with m.If(start_products):
+            m.d.sync += [left.eq(tile - 2 + d.gap), over.eq(0), updating.eq(1), base.eq(self.base)]
+        with m.Elif(start_update):
+            m.d.sync += [left.eq(tile - 2 + d.rest), over.eq(0), updating.eq(0)]
+        self._release(m, update)
+        rest, drained = self._timer(m, "until_drained", tile + t.model_write + 4)
+        with m.If(start_update):
+            m.d.sync += [rest.eq(tile + t.model_write + 4), drained.eq(0)]
+        m.d.sync += self.idle.eq(over & ~updating & drained & self.empty & (self.waiting == 0))
+
+        update_valid = _Delayed(m, update.valid, reset=True)
+        last_row = Signal(name="update_last_row")
+        m.d.comb += last_row.eq(update.valid & update.last_row)
+        writes = _Delayed(m, last_row, reset=True)
+        beats = _Delayed(m, update.beat)
+        address = Mux(update.valid, update.address, self.products.address)
+        x = self._memory(m, "tiles", d.lanes * d.D, 2 * tile, (self.load, self.load_address, self.load_data), address)
+        model_address = Mux(
+            self.idle, self.host_address, Mux(self.products.valid, self.products.beat, beats.at(t.model_read))
+        )
+        self._new_weights(m, writes, beats)
+        w = self._memory(m, "model", d.lanes * d.M, d.beats, self.model_writing, model_address)
+        m.d.comb += self.model_data_out.eq(w)
+        # One multiplier a lane: its second operand is the weight, or mu.
+        mu = self._multipliers(m, Array, _Delayed(m, update.row), t.read)
+        wide = max(d.M, d.G)
+        products = []
+        for lane in range(d.lanes):
+            a, b = _data(signed(d.D), f"x_{lane}"), _data(signed(wide), f"factor_{lane}")
+            m.d.sync += [
+                a.eq(x[lane * d.D :][: d.D].as_signed()),
+                b.eq(Mux(update_valid.at(t.read), mu, w[lane * d.M :][: d.M].as_signed())),
+            ]
+            product = _data(signed(d.D + wide), f"product_{lane}")
+            m.d.sync += product.eq(a * b)
+            products.append(product)
+        self._errors(m, [p[: d.D + d.M].as_signed() for p in products])
+        self._changes(m, [p[: d.D + d.G].as_signed() for p in products], update, writes)
+        self._saturate(m, w)
+
+    def _three_stages(self, m: Module) -> None:
+        d, t = self.design, self.design.latency
+        tile, B = d.tile, d.batch_size
+        update = m.submodules.update = _Pass(d)
+        left, over = self._timer(m, "until_next", d.clocks)
+        pending = Signal()  # is there a batch whose update has not begun?
+        start, with_update = Signal(), Signal()
+        more = self.waiting != 0
+        m.d.comb += [
+            start.eq(over & (more | (self.flush & pending & self.empty))), self.taken.eq(start & more), with_update.eq(start & pending),
+            self.products.start.eq(self.taken), self.products.base.eq(self.base),
+        ]  # fmt: skip
+        with m.If(start):
+            m.d.sync += [left.eq(d.clocks - 1), over.eq(0), pending.eq(more)]
+        self._release(m, self.products)
+        rest, drained = self._timer(m, "until_drained", d.clocks + d.lag + t.model_write + 4)
+        with m.If(start):
+            m.d.sync += [rest.eq(d.clocks + d.lag + t.model_write + 4), drained.eq(0)]
+        m.d.sync += self.idle.eq(drained & self.empty & (self.waiting == 0) & ~pending)
+        late = _Delayed(m, with_update, reset=True).at(d.lag)
+        # The copy of a tile is in the order of the passes.
+        copy_half, update_half = Signal(), Signal()
+        with m.If(self.taken):
+            m.d.sync += copy_half.eq(~copy_half)
+        m.d.comb += [update.start.eq(late), update.base.eq(0)]
+        with m.If(late):
+            m.d.sync += update_half.eq(~update_half)
+
+        last_row = Signal(name="update_last_row")
+        m.d.comb += last_row.eq(update.valid & update.last_row)
+        writes = _Delayed(m, last_row, reset=True)
+        beats = _Delayed(m, update.beat)
+        x = self._memory(
+            m, "tiles", d.lanes * d.D, 2 * tile, (self.load, self.load_address, self.load_data), self.products.address
+        )
+        counted = _data(range(2 * tile), "copy_address")
+        valid = _Delayed(m, self.products.valid, reset=True)
+        half = _Delayed(m, copy_half).at(1)
+        first = _Delayed(m, self.products.start, reset=True).at(2)
+        with m.If(first):
+            m.d.sync += counted.eq(Mux(half, 0, tile))
+        with m.Else():
+            m.d.sync += counted.eq(counted + 1)
+        reading = _data(range(2 * tile), "update_address")
+        with m.If(late):
+            m.d.sync += reading.eq(Mux(update_half, tile, 0))
+        with m.Else():
+            m.d.sync += reading.eq(reading + 1)
+        x_late = self._memory(m, "copies", d.lanes * d.D, 2 * tile, (valid.at(2), counted, x), reading)
+        self._new_weights(m, writes, beats)
+        w = self._memory(m, "model", d.lanes * d.M, d.beats, self.model_writing, self.products.beat)
+        w_late = self._memory(
+            m, "model_copy", d.lanes * d.M, d.beats, self.model_writing, Mux(self.idle, self.host_address, beats.at(t.model_read))
+        )
+        m.d.comb += self.model_data_out.eq(w_late)
+        products = self._products(m, "product", x, d.D, [w[lane * d.M :][: d.M].as_signed() for lane in range(d.lanes)], d.M)
+        self._errors(m, products)
+        mu = self._multipliers(m, Array, _Delayed(m, update.row), t.read)
+        self._changes(m, self._products(m, "change", x_late, d.D, [mu] * d.lanes, d.G), update, writes)
+        self._saturate(m, w_late)
+
+    # ---- products and the error ----
+
+    def _products(self, m: Module, name: str, x: Signal, width: int, factors: list, factor_width: int) -> list[Signal]:
+        """Operands, then products, one for each lane: two clocks."""
+        result = []
+        for lane, factor in enumerate(factors):
+            a, b = _data(signed(width), f"{name}_x_{lane}"), _data(signed(factor_width), f"{name}_factor_{lane}")
+            product = _data(signed(width + factor_width), f"{name}_{lane}")
+            m.d.sync += [a.eq(x[lane * width :][:width].as_signed()), b.eq(factor), product.eq(a * b)]
+            result.append(product)
+        return result
+
+    def _errors(self, m: Module, products: list) -> None:
+        """Sums of products, the error, and the multiplier mu of each row."""
+        d, t = self.design, self.design.latency
+        B, step = d.batch_size, d.step
+        clocks, level = 4, products
+        while len(level) > 1:  # a tree of adders, a register after each
+            pairs = []
+            for k in range(0, len(level), 2):
+                total = _data(signed(min(len(level[k]) + 1, d.sum_bits)), f"sum_{clocks}_{k}")
+                m.d.sync += total.eq(level[k] + level[k + 1])
+                pairs.append(total)
+            clocks, level = clocks + 1, pairs
+        p = self.products
+        valid, first, last = _Delayed(m, p.valid, reset=True), _Delayed(m, p.first_beat), _Delayed(m, p.last_beat)
+        row, labels_of = _Delayed(m, p.row), _Delayed(m, self.labels_of)
+        z = _data(signed(d.sum_bits), "z")
+        new = Signal(signed(d.sum_bits))
+        m.d.sync += z.eq(new)
+        if B == 1:
+            before = z
+        else:
+            held = self._table(
+                m, "sums", d.sum_bits, B, (valid.at(clocks), row.at(clocks), new), row.at(clocks - 1)
+            )
+            before = _data(signed(d.sum_bits), "sum_before")
+            m.d.sync += before.eq(held)
+        m.d.comb += new.eq(Mux(first.at(clocks), 0, before) + level[0])
+        clocks += 1
+        done = Signal()
+        m.d.comb += done.eq(p.valid & p.last_beat)
+        done_at = _Delayed(m, done, reset=True)
+        early = 0 if step.loss == "squared" else 2
+        if step.loss == "logistic":
+            error = self._logistic(m, z)
+        else:
+            error = z
+        clocks += early
+        slot = labels_of.at(clocks - 1) * B + row.at(clocks - 1) if B > 1 else labels_of.at(clocks - 1)
+        label = _data(signed(d.G), "label_now")
+        m.d.sync += label.eq(self._table(m, "labels", d.G, 4 * B, (self.label_write, self.label_slot, self.label), slot).as_signed())
+        e = _data(signed(d.error_bits), "error")
+        shift = step.label_shift if step.loss == "squared" else 15
+        m.d.sync += e.eq((label << shift) - error)
+        clocks += 1
+        parts = []
+        for k in range(d.chunks):
+            part = e[17 * k : 17 * (k + 1)]
+            part = part.as_signed() if k == d.chunks - 1 else part
+            scaled = _data(signed(len(part) + 9), f"scaled_{k}")
+            m.d.sync += scaled.eq(part * self.step)
+            parts.append((17 * k, scaled))
+        clocks += 1
+        while len(parts) > 1:
+            pairs = []
+            for k in range(0, len(parts), 2):
+                if k + 1 == len(parts):
+                    (at, one), = parts[k:]
+                    total = _data(one.shape(), f"scaled_{clocks}_{k}")
+                    m.d.sync += total.eq(one)
+                else:
+                    (at, one), (far, other) = parts[k : k + 2]
+                    total = _data(signed(max(len(one), len(other) + far - at) + 1), f"scaled_{clocks}_{k}")
+                    m.d.sync += total.eq(one + (other << far - at))
+                pairs.append((at, total))
+            clocks, parts = clocks + 1, pairs
+        whole = parts[0][1]
+        mu = _data(signed(d.G), "mu")
+        m.d.sync += mu.eq(_clipped(m, "mu", whole >> step.shift, d.G))
+        clocks += 1
+        assert clocks == t.multiplier, (clocks, t)
+        self.mu, self.mu_row, self.mu_done = mu, row.at(clocks), done_at.at(clocks)
+
+    def _logistic(self, m: Module, z: Signal) -> Signal:
+        """S[clip(z >> h, -128, 127)], two clocks later."""
+        step = self.design.step
+        shifted = z >> step.sigmoid_shift if step.sigmoid_shift >= 0 else z << -step.sigmoid_shift
+        index = _data(8, "sigmoid_index")  # 0 is -128
+        m.d.sync += index.eq(Mux(shifted > 127, 255, Mux(shifted < -128, 0, shifted + 128)))
+        table = Memory(shape=unsigned(15), depth=256, init=[int(s) for s in step.sigmoid_table()])
+        m.submodules.sigmoid = table
+        out = table.read_port()
+        m.d.comb += out.addr.eq(index)
+        return out.data
+
+    def _multipliers(self, m: Module, array: Any, row: _Delayed, offset: int) -> Any:
+        """mu of the row whose number comes `offset` clocks after its beat's address; and whether a batch has any that is not zero."""
+        d = self.design
+        B = d.batch_size
+        # Named here and driven in _errors, which is elaborated before or after.
+        self._mu_wire, self._mu_row_wire = Signal(signed(d.G), name="mu_new"), Signal(range(B), name="mu_new_row")
+        self._mu_done_wire = Signal(name="mu_new_done")
+        held = self._table(
+            m, "multipliers", d.G, B, (self._mu_done_wire, self._mu_row_wire, self._mu_wire), row.at(offset) if B > 1 else 0
+        )
+        self.moves = Signal()
+        with m.If(self._mu_done_wire):
+            some = self._mu_wire != 0
+            m.d.sync += self.moves.eq(some if B == 1 else some | (self.moves & (self._mu_row_wire != 0)))
+        return held.as_signed()
+
+    # ---- the update ----
+
+    def _changes(self, m: Module, products: list, update: _Pass, writes: _Delayed) -> None:
+        """(sum_b mu_b 2^c x_bj + r_j) >> G for each lane."""
+        d, t = self.design, self.design.latency
+        m.d.comb += [self._mu_wire.eq(self.mu), self._mu_row_wire.eq(self.mu_row), self._mu_done_wire.eq(self.mu_done)]
+        B = d.batch_size
+        if B > 1:
+            first_row = Signal(name="update_first_row")
+            m.d.comb += first_row.eq(update.row == 0)
+            first = _Delayed(m, first_row).at(4)
+            sums = []
+            for lane, product in enumerate(products):
+                total = _data(signed(len(product) + _bits(B - 1)), f"batch_{lane}")
+                m.d.sync += total.eq(Mux(first, 0, total) + product)
+                sums.append(total)
+            products = sums
+        words = m.submodules.words = _Words(d)
+        first_beat = _Delayed(m, update.first_beat).at(t.words)
+        # Of a batch that moves nothing no word is drawn. What the next batch is comes to be known before this one's update ends.
+        held = Signal()
+        moves = Mux(first_beat, self.moves, held)
+        with m.If(writes.at(t.words)):
+            m.d.sync += held.eq(moves)
+        m.d.comb += words.step.eq(writes.at(t.words) & moves)
+        if d.source == "shared":
+            parts = 512 // min(512, d.lanes * d.G)
+            if parts == 1:
+                m.d.comb += words.fresh.eq(first_beat)
+            else:
+                early = Signal(name="update_early")
+                m.d.comb += early.eq(update.beat < parts)
+                m.d.comb += words.fresh.eq(_Delayed(m, early).at(t.words))
+        self.changes = []
+        for lane, product in enumerate(products):
+            word = words.words[lane * d.G :][: d.G]
+            change = _data(signed(d.change_bits), f"change_{lane}")
+            m.d.sync += change.eq(((product << d.step.exponent) + word) >> d.G)
+            self.changes.append(change)
+
+    def _new_weights(self, m: Module, writes: _Delayed, beats: _Delayed) -> None:
+        """Where new weights, or the host's, are written."""
+        d, t = self.design, self.design.latency
+        self.weights = Signal(d.lanes * d.M)
+        mine = writes.at(t.model_write)
+        self.model_writing = (
+            mine | self.host_write,
+            Mux(mine, beats.at(t.model_write), self.host_address),
+            Mux(mine, self.weights, self.host_data),
+        )
+
+    def _saturate(self, m: Module, w: Signal) -> None:
+        d = self.design
+        for lane, change in enumerate(self.changes):
+            total = _data(signed(max(d.M, len(change)) + 1), f"total_{lane}")
+            new = _data(signed(d.M), f"new_{lane}")
+            m.d.sync += [
+                total.eq(w[lane * d.M :][: d.M].as_signed() + change),
+                new.eq(_clipped(m, f"total_{lane}", total, d.M)),
+            ]
+            m.d.comb += self.weights[lane * d.M :][: d.M].eq(new)
