@@ -147,17 +147,19 @@ def no_kernel(op: str, D: Any, M: Any, rounding: str | None = None) -> ValueErro
     return ValueError(f"{asked}; with D={D}, M={M} choose rounding in {_one_of(dict.fromkeys(roundings))}")
 
 
-def need_extra(module: str, extra: str, what: str | None = None) -> Any:
+def need_extra(module: str, extra: str | None, what: str | None = None, *, install: str | None = None) -> Any:
     """Import and return an optional module, or say which extra to install.
 
     Parameters
     ----------
     module : str
         Name to import, dotted names too.
-    extra : str
+    extra : str or None
         The extra of lowprec that brings it.
     what : str, optional
         What needs it, to begin the sentence with.
+    install : str, optional
+        What to tell pip to install where no extra brings it.
     """
     try:
         return importlib.import_module(module)
@@ -167,8 +169,9 @@ def need_extra(module: str, extra: str, what: str | None = None) -> Any:
         if missing is not None and missing.split(".")[0] != module.split(".")[0]:
             raise
         package = {"sklearn": "scikit-learn"}.get(module.split(".")[0], module.split(".")[0])
+        install = install or f"'lowprec[{extra}]'"
         raise ImportError(
-            f"{what or 'this'} needs {package}, which is not installed: pip install 'lowprec[{extra}]'",
+            f"{what or 'this'} needs {package}, which is not installed: pip install {install}",
             name=missing,
         ) from error
 
