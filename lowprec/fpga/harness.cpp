@@ -33,7 +33,7 @@ using Bytes = std::vector<unsigned char>;
 constexpr int NO_PROGRESS = 3;
 
 // Clocks from an address to the word of the model that is there.
-constexpr int READ_CLOCKS = 4;
+constexpr int READ_CLOCKS = 3;
 
 constexpr std::size_t bytes_of(std::size_t bits) { return (bits + 7) / 8; }
 
