@@ -261,6 +261,10 @@ cdef class Sgd:
     sparse : (indptr, index, differences), optional
         x is sparse: int64 (n_rows + 1,), and uint8, uint16 or uint32; see ``lowprec.sparse``. With `differences` the
         index holds differences of positions.
+    integer : dict, optional
+        The all-integer mode ("The all-integer mode" in docs/architecture.md), of one worker, between integers, without weights,
+        intercept and G: the fields of ``lp_integer`` by their names. ``label``: int32, shape (n_rows,); ``sigmoid``: int32, 256
+        numbers, or None. `y`, `loss` and `step` have no effect then.
     exchange : dict, optional
         Workers communicate explicitly ("Communication" in docs/architecture.md), every `sync_every` examples, synchronously if
         `together`. ``codec`` names the codec; ``columns``: the model's numbers
@@ -276,6 +280,7 @@ cdef class Sgd:
     """
     cdef lp_team team
     cdef lp_exchange talk
+    cdef lp_integer integer  # the all-integer mode's step
     cdef list talk_kept
     cdef public object link
     cdef lp_sgd *jobs
@@ -284,7 +289,7 @@ cdef class Sgd:
     cdef int64_t n, n_rows
     cdef double step, data_scale, scale, bias, data_limit
     cdef int64_t batch_size
-    cdef object keep, order_kept, anchor_kept, drift_kept, sum_kept
+    cdef object keep, integer_kept, order_kept, anchor_kept, drift_kept, sum_kept
     cdef bint running
     # rounds: see set_rounds
     cdef int64_t every, average_from, row_bytes
@@ -304,6 +309,7 @@ cdef class Sgd:
         self.layouts = NULL
         memset(&self.team, 0, sizeof(lp_team))
         memset(&self.talk, 0, sizeof(lp_exchange))
+        memset(&self.integer, 0, sizeof(lp_integer))
         self.team.local = -1
         self.every = _NEVER
         self.sum = NULL
@@ -312,7 +318,7 @@ cdef class Sgd:
     def __init__(self, x, int64_t row_stride, int64_t n_rows, int64_t n_features, D, M, random, model, y, *, loss, double step,
                  double data_scale, double model_scale, seed=0, int64_t refresh=1, int n_threads=1, order=None, weight=None,
                  intercept=None, double intercept_step=0.0, sync_every=None, bint together=False, cpus=None, prefetch=None,
-                 isa=None, batch_size=1, gradient=None, data_limit=None, sparse=None, exchange=None):
+                 isa=None, batch_size=1, gradient=None, data_limit=None, sparse=None, exchange=None, integer=None):
         cdef const uint8_t[::1] xs = x
         cdef uint8_t[::1] ws = model
         cdef const float[::1] ys = y
@@ -404,7 +410,7 @@ cdef class Sgd:
             raise ValueError(f"Sgd: batch_size must be at least 1, got {batch_size}")
         if gradient not in _GRADIENTS:
             raise ValueError(f"Sgd: gradient must be None or one of 8, 16, 32f, got {gradient!r}")
-        if batch_size > 1 or gradient is not None:
+        if batch_size > 1 or gradient is not None or integer is not None:
             self.batch_size = min(batch_size, n_rows)
             self.data_limit = data_scale * (2**(self.bits_x - 1) - 1) if self.bits_x != 32 else data_limit or 0.0
             if 0 < <int>_GRADIENTS[gradient] < 32 and not 0.0 < self.data_limit < float("inf"):
@@ -412,6 +418,11 @@ cdef class Sgd:
             self.team.fn = _capi.isa_find(isa_name).batch_sgd
             for k in range(n_threads):
                 self._make_batch(&self.jobs[k], _capi.isa_find(isa_name), rounding, _ROUNDINGS[random], gradient, seed_word, k)
+        if integer is not None:
+            if (self.bits_x == 32 or self.bits_w == 32 or n_threads > 1 or weight is not None or intercept is not None
+                    or gradient is not None):
+                raise ValueError("Sgd: integer needs integer formats, one worker, and no weight, intercept and gradient")
+            self._set_integer(integer)
         if sparse is not None:
             if self.team.fn == _capi.isa_find(isa_name).batch_sgd:
                 raise ValueError("Sgd: sparse data are trained on example by example; leave batch_size=1 and gradient=None")
@@ -566,6 +577,27 @@ cdef class Sgd:
             if t.mt == NULL or t.words == NULL:
                 raise MemoryError
             _capi.mt_seed(t.mt, seed, (<uint64_t>1 << 32) + k)
+        return 0
+
+    cdef int _set_integer(self, dict given) except -1:
+        """Tell the one worker the all-integer mode's step."""
+        cdef const int32_t[::1] label = given["label"]
+        cdef const int32_t[::1] sigmoid
+        cdef lp_integer *s = &self.integer
+        self.integer_kept = (given["label"], given["sigmoid"])
+        s.label_shift, s.multiplier, s.shift = given["label_shift"], given["multiplier"], given["shift"]
+        s.exponent, s.sigmoid_shift, s.delay = given["exponent"], given["sigmoid_shift"], given["delay"]
+        if (label.shape[0] != self.n_rows or np.min(given["label"]) < -0x7FFF or np.max(given["label"]) > 0x7FFF
+                or not 0 <= s.label_shift <= 46 or not 1 <= s.multiplier <= 255 or s.shift < 0 or not 0 <= s.exponent <= 16):
+            raise ValueError("Sgd: integer must have a label in +-32767 per row, label_shift in [0, 46], multiplier in [1, 255], "
+                             "shift at least 0, and exponent in [0, 16]")
+        s.label = &label[0]
+        if given["sigmoid"] is not None:
+            sigmoid = given["sigmoid"]
+            if sigmoid.shape[0] != 256:
+                raise ValueError(f"Sgd: integer must have 256 numbers in sigmoid, got {sigmoid.shape[0]}")
+            s.sigmoid = &sigmoid[0]
+        self.jobs[0].batch.integer = s
         return 0
 
     cdef int64_t _check_sparse(self, sparse, int64_t n_bytes) except -1:
@@ -984,6 +1016,9 @@ cdef class Sgd:
         if ws.shape[0] < _row_bytes(self.bits_w, self.n):
             raise ValueError(f"Sgd.snapshot: out must hold {_row_bytes(self.bits_w, self.n)} bytes, got {ws.shape[0]}")
         self._idle()
+        if self.integer.delay:
+            self._look_ahead(ws)
+            return 0.0
         lp_team_flush(&self.team)
         bias = self.bias
         if &ws[0] != self.team.w:
@@ -991,6 +1026,23 @@ cdef class Sgd:
         elif self.team.sharing != LP_SHARED:
             raise ValueError("Sgd.snapshot: out must not be the model itself, which the replicas' changes refer to")
         return bias
+
+    cdef int _look_ahead(self, uint8_t[::1] out) except -1:
+        """The model with its pending update, which stays pending: products that are still to be taken must not see it."""
+        cdef lp_sgd *g = &self.jobs[0]
+        cdef lp_rng rng = g.rng
+        cdef int64_t count = g.batch.update.count, left = g.refresh_left
+        cdef uint64_t block[8]
+        if &out[0] == self.team.w:
+            raise ValueError("Sgd.snapshot: out must not be the model itself, whose pending update is not due yet")
+        memcpy(block, g.block, sizeof(block))
+        memcpy(&out[0], self.team.w, _row_bytes(self.bits_w, self.n))
+        g.w = &out[0]
+        lp_team_flush(&self.team)
+        g.w = self.team.w
+        g.batch.update.count, g.refresh_left, g.rng = count, left, rng
+        memcpy(g.block, block, sizeof(block))
+        return 0
 
     def merge(self):
         """Apply every pending update and merge the replicas into the shared model."""

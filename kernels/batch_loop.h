@@ -74,7 +74,7 @@ static void lp_look_ahead(lp_sgd *g, lp_batch *t, int64_t first, int64_t last, i
 LP_INLINE int lp_steps_draw(const lp_batch *t)
 {
     const int F = t->G ? t->G : t->M; /* what the rows are added to */
-    return t->D != 32 && F != 32 && (t->G ? t->rounding_v : t->rounding) != LP_NEAREST;
+    return !t->integer && t->D != 32 && F != 32 && (t->G ? t->rounding_v : t->rounding) != LP_NEAREST;
 }
 
 /* The pending update, if there is one, and the products of the next batch's rows: those with a piece of the model while the next
@@ -205,6 +205,40 @@ static void lp_steps(lp_sgd *g, lp_batch *t, int64_t first)
         *g->intercept = *g->intercept + shift;
 }
 
+/* The same in the all-integer mode. */
+static void lp_integer_steps(lp_sgd *g, lp_batch *t, int64_t first)
+{
+    lp_update *const u = &t->update;
+    const lp_integer *const integer = t->integer;
+    const int32_t e = integer->exponent;
+    for (int64_t i = 0; i < t->next.count; i++) {
+        const int64_t row = g->order ? g->order[first + i] : first + i;
+        t->slope[i] = lp_integer_mu(integer, ((int64_t *)t->next.sums)[i], integer->label[row]);
+    }
+    lp_take_rows(t);
+    for (int64_t b = 0; b < u->count; b++) {
+        const int32_t mu = (int32_t)t->slope[b], size = mu < 0 ? -mu : mu;
+        const int small = size <= 32767 >> e; /* then the same number without an e, with which the bodies are faster */
+        u->mu[b] = small ? mu * (1 << e) : mu;
+        u->e[b] = small ? 0 : e;
+    }
+    if (u->count > 0)
+        LP_CLOSE(u);
+}
+
+/* lp_pass in two: the products first, so that they do not see the pending update. */
+static void lp_late_pass(lp_sgd *g, lp_batch *t, int64_t first, int64_t last)
+{
+    const int64_t rows = t->next.count, pending = t->update.count;
+    t->update.count = 0;
+    lp_pass(g, t, first, last);
+    t->update.count = pending;
+    t->next.count = 0;
+    if (pending > 0)
+        lp_pass(g, t, first, last);
+    t->next.count = rows;
+}
+
 /* One worker's share of an epoch, as the rows `sgd` do it. The batches begin at first, so a caller that cuts an epoch into calls
  * cuts it at multiples of the batch's size; the last batch of a call may be shorter. */
 static void lp_batch_loop(lp_sgd *g, int64_t first, int64_t last)
@@ -218,8 +252,14 @@ static void lp_batch_loop(lp_sgd *g, int64_t first, int64_t last)
         t->next.count = last - first < t->size ? last - first : t->size;
         lp_find_rows(g, first, t->next.count, t->next.x);
         memset(t->next.sums, 0, (size_t)t->next.count * width);
-        lp_pass(g, t, first, last);
-        lp_steps(g, t, first);
+        if (t->integer && t->integer->delay)
+            lp_late_pass(g, t, first, last);
+        else
+            lp_pass(g, t, first, last);
+        if (t->integer)
+            lp_integer_steps(g, t, first);
+        else
+            lp_steps(g, t, first);
         if (g->bad_row >= 0)
             return;
     }

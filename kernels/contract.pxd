@@ -116,6 +116,16 @@ cdef extern from "lowprec.h" nogil:
     ctypedef void (*lp_batch_fn)(const lp_update *u, const lp_products *p, void *w, int64_t j, int64_t n,
                                  void *random) noexcept nogil
 
+    ctypedef struct lp_integer:
+        const int32_t *label
+        const int32_t *sigmoid
+        int32_t label_shift
+        int32_t multiplier
+        int32_t shift
+        int32_t exponent
+        int32_t sigmoid_shift
+        int32_t delay
+
     ctypedef struct lp_batch:
         int64_t size
         int32_t D
@@ -128,6 +138,7 @@ cdef extern from "lowprec.h" nogil:
         lp_products next
         double *slope
         uint64_t *draws
+        const lp_integer *integer
         lp_batch_fn step_v
         lp_axpy_fn axpy
         void *v

@@ -152,6 +152,17 @@ typedef struct lp_sparse {
  * with other columns. w and LP_SRB's words begin at column j, the rows at column 0. */
 typedef void (*lp_batch_fn)(const lp_update *u, const lp_products *p, void *w, int64_t j, int64_t n, void *random);
 
+/* The step of the all-integer mode: integers made of exact products and label codes. See docs/architecture.md. */
+typedef struct lp_integer {
+    const int32_t *label;    /* codes by row; of the logistic loss 0 and 1 */
+    const int32_t *sigmoid;  /* its table, 256 numbers for -128 .. 127; NULL: the squared loss */
+    int32_t label_shift;     /* the error is label 2^label_shift - z, or - sigmoid[z / 2^sigmoid_shift] */
+    int32_t multiplier;      /* mu is error multiplier / 2^shift */
+    int32_t shift, exponent; /* exponent: the e of every step */
+    int32_t sigmoid_shift;   /* negative: to the left */
+    int32_t delay;           /* are a batch's products taken before the write of the batch before it? */
+} lp_integer;
+
 /* What a worker that trains on mini-batches has besides its lp_sgd. */
 typedef struct lp_batch {
     int64_t size; /* examples of a batch */
@@ -160,8 +171,9 @@ typedef struct lp_batch {
     lp_batch_fn step;      /* D x M */
     lp_update update;      /* the batch that is still to be applied: its rows, if count > 0 */
     lp_products next;
-    double *slope;   /* their derivatives times what makes steps of them */
-    uint64_t *draws; /* of the scalar generator, one for each step */
+    double *slope;             /* their derivatives times what makes steps of them */
+    uint64_t *draws;           /* of the scalar generator, one for each step */
+    const lp_integer *integer; /* the all-integer mode, or NULL; without G, between integers */
     /* the rest for G alone: the batch's sum is written to v by step_v (D x G), v added to the model by axpy (G x M) */
     lp_batch_fn step_v;
     lp_axpy_fn axpy;

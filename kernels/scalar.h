@@ -194,6 +194,36 @@ LP_INLINE double lp_example_step(const lp_sgd *g, int kind, int64_t row, double 
     return __builtin_expect(anchor != NULL, 0) ? step - anchor[2 * row + 1] * factor : step;
 }
 
+/* ---- the step of the all-integer mode --------------------------------------------------------------------------- */
+
+/* mu of an example from its product, |z| < 2^62, and |label| 2^label_shift < 2^62; every division by a power of two rounds down. */
+LP_INLINE int32_t lp_integer_mu(const lp_integer *s, int64_t z, int32_t label)
+{
+    int64_t error = (int64_t)label * ((int64_t)1 << s->label_shift);
+    if (s->sigmoid) {
+        const int32_t h = s->sigmoid_shift;
+        if (h >= 0)
+            z >>= h < 63 ? h : 63;
+        z = z > 127 ? 127 : z < -128 ? -128 : z;
+        if (h < 0) {
+            z *= 1 << (h > -8 ? -h : 8);
+            z = z > 127 ? 127 : z < -128 ? -128 : z;
+        }
+        error -= s->sigmoid[z + 128];
+    } else
+        error -= z;
+    /* The product may take 71 bits: high 2^16 + low. */
+    const int64_t part = (error & 0xFFFF) * s->multiplier, low = part & 0xFFFF, limit = (int64_t)1 << 31;
+    int64_t high = (error >> 16) * s->multiplier + (part >> 16), mu;
+    if (s->shift >= 16)
+        mu = high >> (s->shift < 79 ? s->shift - 16 : 63);
+    else {
+        high = high > limit ? limit : high < -limit ? -limit : high; /* far beyond mu's range */
+        mu = (high * 65536 + low) >> s->shift;
+    }
+    return (int32_t)(mu > 32767 ? 32767 : mu < -32767 ? -32767 : mu);
+}
+
 /* ---- one code of a buffer --------------------------------------------------------------------------------------- */
 
 LP_INLINE int32_t lp_get(const void *p, int bits, int64_t j)

@@ -1,7 +1,7 @@
 """Low-precision stochastic gradient descent for linear models.
 
-Everyday names are here: `quantize`, `dequantize`, `QuantizedArray`, `SparseArray`, `dot`, `axpy`, `train`, `Signature`; data on
-disk: `write_store`, `open_store`; models on disk: `save_model`, `load_model`.
+Everyday names are here: `quantize`, `dequantize`, `QuantizedArray`, `SparseArray`, `dot`, `axpy`, `train`, `train_integer`,
+`Signature`; data on disk: `write_store`, `open_store`; models on disk: `save_model`, `load_model`.
 The kernels are importable from `lowprec.kernels` by name, and ``lowprec.kernels()`` lists them.
 `lowprec.linear_model` has the scikit-learn estimator, `lowprec.datasets` reads data files.
 """
@@ -17,6 +17,7 @@ except ImportError as _error:
     raise
 
 from .formats import Format
+from .integer import train_integer
 from .model_file import LinearModel, load_model, save_model
 from .ops import axpy, dot
 from .quantized import QuantizedArray, dequantize, from_codes, pack, quantize
@@ -57,5 +58,6 @@ __all__ = [
     "quantize",
     "save_model",
     "train",
+    "train_integer",
     "write_store",
 ]

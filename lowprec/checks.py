@@ -34,6 +34,7 @@ __all__ = [
     "check_model_array",
     "check_n_threads",
     "check_native_real",
+    "check_power_of_two",
     "check_same_length",
     "check_sample_weight",
     "check_scale",
@@ -384,6 +385,16 @@ def check_scale(scale: Any, n_features: int | None = None, name: str = "scale") 
             f"got {result[bad[0]]} at index {bad[0]}"
         )
     return result
+
+
+def check_power_of_two(scale: Any, name: str) -> float:
+    """A scale that is a power of two."""
+    value = check_scale(scale, name=name)
+    mantissa, exponent = math.frexp(value)
+    if mantissa != 0.5:
+        nearest = math.ldexp(0.5, exponent if mantissa < 0.75 else exponent + 1)
+        raise wrong_value(name, f"must be a power of two, so that integers are enough; the nearest is {nearest!r}", scale)
+    return value
 
 
 def check_model_array(
