@@ -1,0 +1,1 @@
+"""Circuits that train: low-precision SGD on FPGAs."""
