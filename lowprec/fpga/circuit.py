@@ -17,7 +17,7 @@ from typing import Any
 from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal, signed, unsigned
 from amaranth.lib.memory import Memory
 
-from .design import Design
+from .design import CHUNK, Design, pieces, product_levels
 from .random_words import lane_states
 
 __all__ = ["Sgd"]
@@ -37,14 +37,59 @@ def _bits(largest: int) -> int:
     return max(largest.bit_length(), 1)
 
 
-def _clipped(m: Module, name: str, value: Any, bits: int) -> Any:
-    """A signed value clipped to +-(2^(bits-1)-1), for a few gates more than a gate a bit: comparing would take a chain of carries each."""
+def _parts(value: Any) -> list[tuple[int, Any]]:
+    """A factor in pieces that a multiplier of 18 bits takes, with the place of each: the last one signed, the others without a sign."""
+    count = pieces(len(value), value.shape().signed)
+    made = [(CHUNK * k, value[CHUNK * k : CHUNK * (k + 1)]) for k in range(count - 1)]
+    rest = value[CHUNK * (count - 1) :]
+    return [*made, (CHUNK * (count - 1), rest.as_signed() if value.shape().signed else rest)]
+
+
+def _product(m: Module, name: str, a: Any, b: Any) -> Any:
+    """The product of two registers, one clock later; of wide ones as many clocks more as `product_levels` says."""
+    parts = []
+    for at, one in _parts(a):
+        for far, other in _parts(b):
+            product = one * other
+            part = _data(product.shape(), f"{name}_{at + far}_{at}")
+            m.d.sync += part.eq(product)
+            parts.append((at + far, part))
+    if len(parts) == 4:  # the first and the last stand side by side
+        parts = [parts[0], parts[3], parts[1], parts[2]]
+    level = 0
+    while len(parts) > 1:
+        pairs = []
+        for k in range(0, len(parts), 2):
+            some = parts[k : k + 2]
+            at = min(where for where, _ in some)
+            total = sum(part << where - at for where, part in some)
+            bits = max(where + len(part) for where, part in some) - at + (len(some) - 1)
+            register = _data(signed(min(bits, len(a) + len(b) - at)), f"{name}_sum_{level}_{k}")
+            (low, first), (high, last) = some[0], some[-1]
+            if len(some) == 2 and high - low >= len(first) and not first.shape().signed:
+                total = Cat(first, Const(0, high - low - len(first)), last)
+            m.d.sync += register.eq(total)
+            pairs.append((at, register))
+        level, parts = level + 1, pairs
+    return parts[0][1]
+
+
+def _clipped(m: Module, name: str, value: Any, bits: int, *, registered: bool = False) -> Any:
+    """A signed value clipped to +-(2^(bits-1)-1), for a few gates more than a gate a bit: comparing would take a chain of carries each.
+
+    `registered`: a clock later, with registers between finding out whether it is beyond, and clipping it.
+    """
     value = Cat(value, value[-1].replicate(max(bits + 1 - len(value), 0)))
     below, sign, beyond = value[: bits - 1], value[-1], value[bits - 1 : -1]
-    high, low = Signal(name=f"{name}_high"), Signal(name=f"{name}_low")
-    m.d.comb += [high.eq(~sign & beyond.any()), low.eq(sign & ~beyond.all())]
+    high, low, least = (_data(1, f"{name}_{what}") for what in ("high", "low", "least"))
+    domain = m.d.sync if registered else m.d.comb
+    domain += [high.eq(~sign & beyond.any()), low.eq(sign & ~beyond.all()), least.eq(sign & ~below.any())]
+    if registered:
+        kept = _data(bits, f"{name}_kept")
+        m.d.sync += kept.eq(Cat(below, sign))
+        below, sign = kept[:-1], kept[-1]
     # -2^(bits-1) itself becomes its neighbour by the last bit.
-    last = below[0] | high | low | (sign & ~below.any())
+    last = below[0] | high | low | least
     return Cat(last, (bit & ~low | high for bit in below[1:]), sign).as_signed()
 
 
@@ -353,9 +398,7 @@ class Sgd(Elaboratable):
                 a.eq(x[lane * d.D :][: d.D].as_signed()),
                 b.eq(Mux(update_valid.at(t.read), mu, w[lane * d.M :][: d.M].as_signed())),
             ]
-            product = _data(signed(d.D + wide), f"product_{lane}")
-            m.d.sync += product.eq(a * b)
-            products.append(product)
+            products.append(_product(m, f"product_{lane}", a, b))
         self._errors(m, [p[: d.D + d.M].as_signed() for p in products])
         self._changes(m, [p[: d.D + d.G].as_signed() for p in products], update, writes)
         self._saturate(m, w)
@@ -424,20 +467,19 @@ class Sgd(Elaboratable):
     # ---- products and the error ----
 
     def _products(self, m: Module, name: str, x: Signal, width: int, factors: list, factor_width: int) -> list[Signal]:
-        """Operands, then products, one for each lane: two clocks."""
+        """Operands, then products, one for each lane."""
         result = []
         for lane, factor in enumerate(factors):
             a, b = _data(signed(width), f"{name}_x_{lane}"), _data(signed(factor_width), f"{name}_factor_{lane}")
-            product = _data(signed(width + factor_width), f"{name}_{lane}")
-            m.d.sync += [a.eq(x[lane * width :][:width].as_signed()), b.eq(factor), product.eq(a * b)]
-            result.append(product)
+            m.d.sync += [a.eq(x[lane * width :][:width].as_signed()), b.eq(factor)]
+            result.append(_product(m, f"{name}_{lane}", a, b))
         return result
 
     def _errors(self, m: Module, products: list) -> None:
         """Sums of products, the error, and the multiplier mu of each row."""
         d, t = self.design, self.design.latency
         B, step = d.batch_size, d.step
-        clocks, level = 4, products
+        clocks, level = t.product, products
         while len(level) > 1:  # a tree of adders, a register after each
             pairs = []
             for k in range(0, len(level), 2):
@@ -476,32 +518,17 @@ class Sgd(Elaboratable):
         e = _data(signed(d.error_bits), "error")
         shift = step.label_shift if step.loss == "squared" else 15
         m.d.sync += e.eq((label << shift) - error)
-        clocks += 1
-        parts = []
-        for k in range(d.chunks):
-            part = e[17 * k : 17 * (k + 1)]
-            part = part.as_signed() if k == d.chunks - 1 else part
-            scaled = _data(signed(len(part) + 9), f"scaled_{k}")
-            m.d.sync += scaled.eq(part * self.step)
-            parts.append((17 * k, scaled))
-        clocks += 1
-        while len(parts) > 1:
-            pairs = []
-            for k in range(0, len(parts), 2):
-                if k + 1 == len(parts):
-                    (at, one), = parts[k:]
-                    total = _data(one.shape(), f"scaled_{clocks}_{k}")
-                    m.d.sync += total.eq(one)
-                else:
-                    (at, one), (far, other) = parts[k : k + 2]
-                    total = _data(signed(max(len(one), len(other) + far - at) + 1), f"scaled_{clocks}_{k}")
-                    m.d.sync += total.eq(one + (other << far - at))
-                pairs.append((at, total))
-            clocks, parts = clocks + 1, pairs
-        whole = parts[0][1]
+        operand = _data(e.shape(), "error_operand")
+        m.d.sync += operand.eq(e)
+        clocks += 2
+        # Two registers: the second one is copied into the multipliers.
+        eta, eta_in = _data(8, "eta"), _data(8, "eta_in")
+        m.d.sync += [eta_in.eq(self.step), eta.eq(eta_in)]
+        scaled = _product(m, "scaled", operand, eta)
+        clocks += 1 + product_levels(len(e), 8)
         mu = _data(signed(d.G), "mu")
-        m.d.sync += mu.eq(_clipped(m, "mu", whole >> step.shift, d.G))
-        clocks += 1
+        m.d.sync += mu.eq(_clipped(m, "mu", scaled >> step.shift, d.G, registered=True))
+        clocks += 2
         assert clocks == t.multiplier, (clocks, t)
         self.mu, self.mu_row, self.mu_done = mu, row.at(clocks), done_at.at(clocks)
 
@@ -543,7 +570,7 @@ class Sgd(Elaboratable):
         if B > 1:
             first_row = Signal(name="update_first_row")
             m.d.comb += first_row.eq(update.row == 0)
-            first = _Delayed(m, first_row).at(4)
+            first = _Delayed(m, first_row).at(t.change_product)
             sums = []
             for lane, product in enumerate(products):
                 total = _data(signed(len(product) + _bits(B - 1)), f"batch_{lane}")
@@ -577,12 +604,10 @@ class Sgd(Elaboratable):
         """Where new weights, or the host's, are written."""
         d, t = self.design, self.design.latency
         self.weights = Signal(d.lanes * d.M)
-        mine = writes.at(t.model_write)
-        self.model_writing = (
-            mine | self.host_write,
-            Mux(mine, beats.at(t.model_write), self.host_address),
-            Mux(mine, self.weights, self.host_data),
-        )
+        mine, place = writes.at(t.model_write - 1), beats.at(t.model_write - 1)
+        enable, address = Signal(name="model_enable"), _data(range(d.beats), "model_place")
+        m.d.sync += [enable.eq(mine | self.host_write), address.eq(Mux(self.host_write, self.host_address, place))]
+        self.model_writing = (enable, address, self.weights)
 
     def _saturate(self, m: Module, w: Signal) -> None:
         d = self.design
@@ -591,6 +616,6 @@ class Sgd(Elaboratable):
             new = _data(signed(d.M), f"new_{lane}")
             m.d.sync += [
                 total.eq(w[lane * d.M :][: d.M].as_signed() + change),
-                new.eq(_clipped(m, f"total_{lane}", total, d.M)),
+                new.eq(Mux(self.host_write, self.host_data[lane * d.M :][: d.M], _clipped(m, f"total_{lane}", total, d.M))),
             ]
             m.d.comb += self.weights[lane * d.M :][: d.M].eq(new)

@@ -32,6 +32,18 @@ _BLOCK, _STATE = 512, 64
 # Two blocks a beat are two steps of a generator in one clock; more would be the slowest path of the circuit.
 _MAX_BLOCKS = 2
 _MIN_BEATS = 4
+#: Bits of a factor that a multiplier of 18 bits takes without a sign.
+CHUNK = 17
+
+
+def pieces(bits: int, has_sign: bool = True) -> int:
+    """Factors of up to 18 bits that one of so many bits is made of."""
+    return max(1, -(-(bits - has_sign) // CHUNK))
+
+
+def product_levels(a: int, b: int) -> int:
+    """Clocks that it takes to add up the pieces of a product of a bits with a sign, and b bits with or without."""
+    return math.ceil(math.log2(pieces(a) * pieces(b, b > 8)))
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,8 @@ class Latency:
 
     Attributes
     ----------
+    product, change_product : int
+        The products with the model, and with mu, are there.
     multiplier : int
         mu is stored, counted from the address of the last beat of its row in the pass of the products.
     read : int
@@ -52,6 +66,8 @@ class Latency:
         The model is written.
     """
 
+    product: int
+    change_product: int
     multiplier: int
     read: int
     model_read: int
@@ -226,22 +242,19 @@ class Design:
     # ---- clocks ----
 
     @property
-    def chunks(self) -> int:
-        """Of e, 17 bits each, which multipliers of 18 bits take."""
-        return -(-self.error_bits // 17)
-
-    @property
     def latency(self) -> Latency:
         """Offsets of the pipeline, in clocks."""
-        product = 4  # memory, its output register, operands, product
-        tree = math.ceil(math.log2(self.lanes))
-        batch = self.batch_size > 1
-        error = 1 if self.loss == "squared" else 3  # index, table, difference
-        scaled = 1 + math.ceil(math.log2(self.chunks))
-        words = product + batch - 1
+        operands = 3  # memory, its output register, operands
+        if self.stages == 2:  # the same multipliers for both
+            product = change = operands + 1 + product_levels(self.D, max(self.M, self.G))
+        else:
+            product, change = (operands + 1 + product_levels(self.D, bits) for bits in (self.M, self.G))
+        tree, error = math.ceil(math.log2(self.lanes)), 2 if self.loss == "squared" else 4  # index, table, difference, operand
+        scaled, clipped = 1 + product_levels(self.error_bits, 8), 2
+        words = change + (self.batch_size > 1) - 1
         return Latency(
-            multiplier=product + tree + 1 + error + scaled + 1, read=product - 2, model_read=words, words=words,
-            model_write=words + 4,
+            product=product, change_product=change, multiplier=product + tree + 1 + error + scaled + clipped, read=operands - 1,
+            model_read=words, words=words, model_write=words + 4,
         )  # fmt: skip
 
     @property
