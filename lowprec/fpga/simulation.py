@@ -1,88 +1,170 @@
-"""A circuit in Amaranth's own simulator: every signal can be looked at, some thousand clocks a second."""
+"""Circuits run clock by clock, from a start model to the model that they leave."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
-from amaranth.sim import Simulator
 
-from .circuit import Sgd
+from .. import checks
 from .design import Design
+from .verilator import PATIENCE, NoProgressError, Verilated
+from .verilog import to_verilog
 
-__all__ = ["simulate"]
+__all__ = ["SIMULATORS", "Simulation", "simulate"]
 
-_STUCK = 10_000
+#: amaranth: Amaranth's own, some thousand clocks a second. verilator: compiled, in seconds, for millions.
+SIMULATORS = ("amaranth", "verilator")
 
 
-def simulate(design, x, labels, model=None, passes=1, stall=0.0, seed=0):
-    circuit = Sgd(design)
+@dataclass(frozen=True)
+class Simulation:
+    """What a circuit left.
+
+    Attributes
+    ----------
+    model : ndarray of int64, shape (n,)
+        Codes of the model, read back from the circuit's memory.
+    clocks : int
+        From the first beat that was taken until the circuit was idle again.
+    """
+
+    model: np.ndarray
+    clocks: int
+
+
+def simulate(
+    design: Design,
+    x: Any,
+    labels: Any,
+    model: Any = None,
+    *,
+    simulator: str = "verilator",
+    passes: int = 1,
+    stall: float = 0.0,
+    stall_seed: int = 0,
+) -> Simulation:
+    """Reset a circuit, write a model, feed it rows, and read the model.
+
+    Parameters
+    ----------
+    design : Design
+    x : array_like of int, shape (m, n)
+        Codes of the data, in D bits. The rows of an incomplete last batch are made up for by zeros, which move nothing.
+    labels : array_like of int, shape (m,)
+        Codes of the labels, as `IntegerStep.labels` makes them.
+    model : array_like of int, shape (n,), optional
+        Codes to start from. None: zeros.
+    simulator : {"verilator", "amaranth"}
+        See `SIMULATORS`.
+    passes : int
+        Over the rows.
+    stall : float
+        Fraction of the clocks, in [0, 1), in which the data's memory pauses, at random.
+    stall_seed : int
+        Of the pauses.
+
+    Returns
+    -------
+    Simulation
+
+    Raises
+    ------
+    ImportError
+        If the simulator is not installed; the text has the pip command.
+    ValueError
+        If there are codes that D, M or G bits do not have, or shapes that do not match.
+    NoProgressError
+        If the circuit stops.
+    """
+    if not isinstance(design, Design):
+        raise checks.wrong_type("design", "a Design", design)
+    checks.check_choice("simulator", simulator, SIMULATORS)
     d = design
-    rng = np.random.default_rng(seed)
-    m = len(x)
-    rows = np.zeros((-(-m // d.batch_size) * d.batch_size, d.columns), np.int64)
-    rows[:m, : d.n] = x
+    x, labels = checks.as_array(x, "x"), checks.as_array(labels, "labels")
+    if x.ndim != 2 or x.shape[1] != d.n:
+        raise ValueError(f"x: must have {d.n} columns, as the circuit; got shape {x.shape}")
+    start = np.zeros(d.n, np.int64) if model is None else checks.as_array(model, "model")
+    if d.loss == "logistic" and not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels: must be 0 or 1 with the logistic loss")
+    arguments = {"start_model": start, "passes": passes, "stall": stall, "stall_seed": stall_seed}
+    if simulator == "verilator":
+        run = Verilated(to_verilog(d)).run(
+            x, labels, D=d.D, M=d.M, G=d.G, lanes=d.lanes, beats=d.beats, batch=d.batch_size, step=d.step.multiplier, **arguments
+        )  # fmt: skip
+        return Simulation(run.model[: d.n], run.cycles)
+    return _amaranth(d, x, labels, **arguments)
+
+
+def _packed(codes: np.ndarray, bits: int) -> int:
+    return sum((int(code) & (1 << bits) - 1) << k * bits for k, code in enumerate(codes))
+
+
+def _amaranth(
+    d: Design, x: np.ndarray, labels: np.ndarray, start_model: np.ndarray, passes: int, stall: float, stall_seed: int
+) -> Simulation:
+    sim = checks.need_extra("amaranth.sim", "fpga", "simulating a circuit")
+    from .circuit import Sgd
+
+    circuit, rng = Sgd(d), np.random.default_rng(stall_seed)
+    rows = np.zeros((-(-len(x) // d.batch_size) * d.batch_size, d.columns), np.int64)
+    rows[: len(x), : d.n] = x
     targets = np.zeros(len(rows), np.int64)
-    targets[:m] = labels
+    targets[: len(x)] = labels
     start = np.zeros(d.columns, np.int64)
-    if model is not None:
-        start[: d.n] = model
+    start[: d.n] = start_model
+    beats = [
+        (_packed(beat, d.D), int(target))
+        for row, target in zip(rows, targets, strict=True)
+        for beat in row.reshape(d.beats, d.lanes)
+    ]
+    found: list[int] = []
+    clocks = 0
 
-    def packed(codes, bits):
-        return sum((int(c) & (1 << bits) - 1) << k * bits for k, c in enumerate(codes))
+    async def wait(ctx: Any, ready: Any, what: str) -> None:
+        nonlocal clocks
+        for _ in range(PATIENCE):
+            now = ctx.get(ready)
+            if what == "idle" and now:
+                return
+            await ctx.tick()
+            clocks += 1
+            if now:
+                return
+        raise NoProgressError(f"the circuit did not become {what} within {PATIENCE} clocks")
 
-    beats = [[packed(b, d.D) for b in row.reshape(d.beats, d.lanes)] for row in rows]
-    out = np.zeros(d.columns, np.int64)
-    info = {}
-
-    async def bench(ctx):
+    async def bench(ctx: Any) -> None:
+        nonlocal clocks
         ctx.set(circuit.step, d.step.multiplier)
-        for j in range(d.beats):
+        for j, word in enumerate(start.reshape(d.beats, d.lanes)):
             ctx.set(circuit.model_address, j)
-            ctx.set(circuit.model_data_in, packed(start[j * d.lanes :][: d.lanes], d.M))
+            ctx.set(circuit.model_data_in, _packed(word, d.M))
             ctx.set(circuit.model_write, 1)
             await ctx.tick()
         ctx.set(circuit.model_write, 0)
         await ctx.tick().repeat(3)
-        clocks = 0
-        for _ in range(passes):
-            for row, target in zip(beats, targets):
-                for beat in row:
-                    while stall and rng.random() < stall:
-                        await ctx.tick()
-                        clocks += 1
-                    ctx.set(circuit.x_valid, 1)
-                    ctx.set(circuit.x_data, beat)
-                    ctx.set(circuit.x_label, int(target))
-                    waited = 0
-                    while True:
-                        ready = ctx.get(circuit.x_ready)
-                        await ctx.tick()
-                        clocks += 1
-                        if ready:
-                            break
-                        waited += 1
-                        if waited > _STUCK:
-                            raise RuntimeError("stuck")
-                    ctx.set(circuit.x_valid, 0)
+        for beat, target in beats * passes:
+            while stall and rng.random() < stall:
+                await ctx.tick()
+                clocks += 1
+            ctx.set(circuit.x_valid, 1)
+            ctx.set(circuit.x_data, beat)
+            ctx.set(circuit.x_label, target)
+            await wait(ctx, circuit.x_ready, "ready")
+            ctx.set(circuit.x_valid, 0)
         ctx.set(circuit.flush, 1)
-        await ctx.tick()
-        waited = 0
-        while not ctx.get(circuit.idle):
-            await ctx.tick()
-            clocks += 1
-            waited += 1
-            if waited > _STUCK:
-                raise RuntimeError("never idle")
-        info["clocks"] = clocks
+        await wait(ctx, circuit.idle, "idle")
         for j in range(d.beats):
             ctx.set(circuit.model_address, j)
-            await ctx.tick().repeat(5)
+            await ctx.tick().repeat(3)
             word = ctx.get(circuit.model_data_out)
-            for k in range(d.lanes):
-                c = word >> k * d.M & (1 << d.M) - 1
-                out[j * d.lanes + k] = c - (1 << d.M) if c >> d.M - 1 else c
+            for lane in range(d.lanes):
+                code = word >> lane * d.M & (1 << d.M) - 1
+                found.append(code - (code >> d.M - 1 << d.M))
 
-    sim = Simulator(circuit)
-    sim.add_clock(1e-8)
-    sim.add_testbench(bench)
-    sim.run()
-    return out[: d.n], info["clocks"]
+    simulator = sim.Simulator(circuit)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return Simulation(np.array(found[: d.n], np.int64), clocks)
