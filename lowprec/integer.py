@@ -23,6 +23,7 @@ from .preparing import prepare_data
 from .quantized import QuantizedArray, _scale_of
 from .sgd import Order, TrainResult, _Job
 from .signature import Signature
+from .sparse import SparseArray
 
 __all__ = ["IntegerResult", "train_integer"]
 
@@ -94,8 +95,8 @@ def train_integer(
     batch_size : int
         Examples whose gradients are added up for one write of the model. The last batch of an epoch may be shorter.
     delay : {0, 1}
-        1: the products of a batch are taken before the batch before it is written, as by a circuit whose stages work on three batches
-        at once. A gradient is then one batch late.
+        1: the products of a batch are taken before the batch before it is written, as by a circuit whose three stages work on
+        different batches at once. A gradient is then one batch late.
     rounding : {"stochastic", "nearest"}
         How the model is rounded when it is written.
     random : {"shared", "xorshift"}
@@ -111,8 +112,8 @@ def train_integer(
         Value of one model code, a power of two. None: that of the rule in `lowprec.model_range`, rounded up, and doubled where
         `init` needs it.
     exponent : int, optional
-        c: an example adds mu * 2**c * x to a weight, in parts of 2**-16 of its quantum. None: the bits that M has more than D, which
-        lets one example move a weight over half of the model's range.
+        c: an example adds mu * 2**c * x to a weight, in parts of 2**-16 of its quantum. None: the bits that M has more than D,
+        which lets one example move a weight by half of the largest code.
     init : array_like of shape (n,), optional
         Weights to start from, in the coordinates of the data, rounded to nearest; by default zeros.
     history : bool
@@ -129,8 +130,8 @@ def train_integer(
     TypeError
         If an argument is of the wrong kind.
     ValueError
-        If an argument has a wrong shape or is out of range; if a scale or the step size is not one that integers can have, in which
-        case the text says which is next to it.
+        If an argument has a wrong shape or is out of range; if a scale or the step size is not one that integers can have, in
+        which case the text says which is next to it.
 
     Examples
     --------
@@ -217,6 +218,8 @@ def _power_of_two(scale: float) -> float:
 
 def _data(X: Any, D: Format, data_scale: Any) -> QuantizedArray:
     """The data as codes whose scale is a power of two."""
+    if isinstance(X, SparseArray):
+        raise checks.wrong_type("X", "dense data", X)
     if not isinstance(X, QuantizedArray):
         X = checks.as_2d_data(X, "X")
         if data_scale is not None:

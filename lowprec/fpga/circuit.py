@@ -159,6 +159,7 @@ class _Words(Elaboratable):
         self.design = design
         self.step = Signal()
         self.fresh = Signal()
+        self.last = Signal()  # xorshift, two blocks a beat: only the first one is drawn
         self.words = Signal(design.lanes * design.G)
 
     def elaborate(self, platform: Any) -> Module:
@@ -181,8 +182,11 @@ class _Words(Elaboratable):
             block = Signal(wide, name=f"block_{len(new)}")
             m.d.comb += block.eq(Mux(draw, drawn, ring[-1]))
             new.append(block)
+        following = new[-1]
+        if len(new) > 1 and design.blocks % len(new):
+            following = Mux(self.last, new[0], following)
         with m.If(self.step):
-            m.d.sync += [ring[0].eq(new[-1]), *(after.eq(before) for before, after in zip(ring, ring[1:], strict=False))]
+            m.d.sync += [ring[0].eq(following), *(after.eq(before) for before, after in zip(ring, ring[1:], strict=False))]
         if len(new) > 1:
             earlier = Signal((len(new) - 1) * wide)
             with m.If(self.step):
@@ -311,7 +315,7 @@ class Sgd(Elaboratable):
         self.label_slot, self.label = _data(range(4 * B), "label_slot"), _data(d.G, "label")
         m.d.sync += [
             self.load.eq(take), self.load_address.eq(address), self.load_data.eq(self.x_data),
-            self.label_write.eq(take & (beat == 0)), self.label_slot.eq(Cat(row, into) if B > 1 and B & (B - 1) == 0 else into * B + row),
+            self.label_write.eq(take & (beat == 0)), self.label_slot.eq(into * B + row),
             self.label.eq(self.x_label),
         ]  # fmt: skip
         # Tiles whose last beat is in the memory and which no pass has taken yet.
@@ -584,6 +588,13 @@ class Sgd(Elaboratable):
         moves = Mux(first_beat, self.moves, held)
         with m.If(writes.at(t.words)):
             m.d.sync += held.eq(moves)
+        if d.source == "xorshift" and d.drawn_beats * d.lanes * d.G != d.blocks * 512:
+            last = Signal(name="update_last_drawn")
+            m.d.comb += [last.eq(update.beat == d.drawn_beats - 1), words.last.eq(_Delayed(m, last).at(t.words))]
+        if d.source == "xorshift" and d.drawn_beats < d.beats:  # nothing is drawn for pads
+            drawn = Signal(name="update_drawn")
+            m.d.comb += drawn.eq(update.beat < d.drawn_beats)
+            moves = moves & _Delayed(m, drawn).at(t.words)
         m.d.comb += words.step.eq(writes.at(t.words) & moves)
         if d.source == "shared":
             parts = 512 // min(512, d.lanes * d.G)

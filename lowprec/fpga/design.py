@@ -219,6 +219,16 @@ class Design:
         """Beats of a batch."""
         return self.beats * self.batch_size
 
+    @property
+    def blocks(self) -> int:
+        """Of random words that a write of the model has, where each of its numbers has a word of its own."""
+        return -(-self.n * self.G // _BLOCK)
+
+    @property
+    def drawn_beats(self) -> int:
+        """Beats of a row for which they are drawn: the others are pads."""
+        return -(-self.blocks * _BLOCK // (self.lanes * self.G))
+
     # ---- widths ----
 
     @property

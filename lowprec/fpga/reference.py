@@ -31,11 +31,11 @@ def train_codes(design: Design, x: np.ndarray, labels: np.ndarray, model: np.nda
     d, step = design, design.step
     # 32-bit numbers have products beyond 64 bits.
     kind = object if d.G == 32 else np.int64
-    w = np.zeros(d.columns, kind)
+    w = np.zeros(d.n, kind)
     if model is not None:
-        w[: d.n] = np.asarray(model, np.int64)
-    rows = np.zeros((-(-len(x) // d.batch_size) * d.batch_size, d.columns), kind)
-    rows[: len(x), : d.n] = x
+        w[:] = np.asarray(model, np.int64)
+    rows = np.zeros((-(-len(x) // d.batch_size) * d.batch_size, d.n), kind)
+    rows[: len(x)] = x
     targets = np.zeros(len(rows), kind)
     targets[: len(x)] = labels
     words, limit = Words(d.source, d.G, d.seed), (1 << d.M - 1) - 1
@@ -43,7 +43,7 @@ def train_codes(design: Design, x: np.ndarray, labels: np.ndarray, model: np.nda
 
     def write(batch: np.ndarray, mu: np.ndarray) -> None:
         if np.any(mu != 0):
-            change = ((mu @ batch << step.exponent) + words.of(d.columns).astype(kind)) >> d.G
+            change = ((mu @ batch << step.exponent) + words.of(d.n).astype(kind)) >> d.G
             w[:] = np.clip(w + change, -limit, limit)
 
     for _ in range(passes):
@@ -58,4 +58,4 @@ def train_codes(design: Design, x: np.ndarray, labels: np.ndarray, model: np.nda
                 pending = batch, mu
     if pending is not None:
         write(*pending)
-    return w[: d.n].astype(np.int64)
+    return w.astype(np.int64)
