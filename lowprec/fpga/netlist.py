@@ -13,7 +13,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["count_cells", "hard_blocks", "move_multiplier_registers", "move_output_registers", "without_sources"]
+__all__ = [
+    "count_cells",
+    "hard_blocks",
+    "move_multiplier_registers",
+    "move_output_registers",
+    "relax_write_modes",
+    "without_sources",
+]
 
 Cell = dict[str, Any]
 Module = dict[str, Any]
@@ -132,6 +139,35 @@ def _move_outputs(nets: _Nets, name: str, ports: dict[str, int | str], clock: in
     return len(registers)
 
 
+def relax_write_modes(module: Module) -> int:
+    """Let ports of block memories that do not both read and write be ordinary ones.
+
+    Yosys makes any port of a DP16KD one that reads before it writes, which bears a quarter less clock. Where a port never writes, or
+    nobody reads what it gives, all modes do the same.
+
+    Parameters
+    ----------
+    module : dict
+        A module of Yosys' JSON, changed in place.
+
+    Returns
+    -------
+    int
+        How many ports were changed.
+    """
+    nets = _Nets(module)
+    changed = 0
+    for _, cell in _of_type(module, "DP16KD"):
+        for port in "AB":
+            enable = "WE" + port
+            never_writes = cell["connections"].get(enable) == [_FALSE] and _parameter(cell, enable + "MUX", enable) == enable
+            unread = not any(nets.read_by(net) for net in _bits(cell, "DO" + port).values())
+            if (never_writes or unread) and _parameter(cell, "WRITEMODE_" + port, "NORMAL") != "NORMAL":
+                cell["parameters"]["WRITEMODE_" + port] = "NORMAL"
+                changed += 1
+    return changed
+
+
 def move_output_registers(module: Module) -> int:
     """Move the registers behind block memories into them.
 
@@ -206,8 +242,8 @@ def move_multiplier_registers(module: Module) -> dict[str, int]:
     """Move the registers before and behind multipliers into them.
 
     The output registers move where all product bits that are used go to a register each, and nowhere else. The input registers
-    move where both factors come out of registers; a register that is read elsewhere too stays there, and is copied. nextpnr takes a
-    multiplier of which one input alone has registers for one that has none, so one alone never moves.
+    move where both factors come out of registers; a register that is read elsewhere too stays there, and is copied. nextpnr takes
+    a multiplier of which one input alone has registers for one that has none, so one alone never moves.
 
     Parameters
     ----------
