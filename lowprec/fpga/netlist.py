@@ -142,8 +142,8 @@ def _move_outputs(nets: _Nets, name: str, ports: dict[str, int | str], clock: in
 def relax_write_modes(module: Module) -> int:
     """Let ports of block memories that do not both read and write be ordinary ones.
 
-    Yosys makes any port of a DP16KD one that reads before it writes, which bears a quarter less clock. Where a port never writes, or
-    nobody reads what it gives, all modes do the same.
+    Yosys makes any port of a DP16KD one that reads before it writes, which bears a quarter less clock. Where a port never writes,
+    or nobody reads what it gives, all modes do the same.
 
     Parameters
     ----------
