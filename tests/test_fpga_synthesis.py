@@ -204,6 +204,12 @@ def test_a_factor_of_two_multipliers_is_copied(kept):
     assert sorted(m["cells"]) == sorted(["before", "x", "y", *(["b0"] if kept else [])])
 
 
+def test_a_factor_of_two_multipliers_may_come_from_a_port():
+    m = module(product(c0=register(14, 23), y=multiplier((23,), (22,), (33,))), inputs=(10, 11, 12, 14), outputs=(40, 41, 33))
+    assert netlist.move_multiplier_registers(m)["inputs"] == 2
+    assert sorted(m["cells"]) == ["x", "y"]
+
+
 def test_a_factor_of_two_multipliers_out_of_logic_stays_before_the_fan_out():
     cells = product(before=cell("LUT4", {"A": 13}, {"Z": 12}), c0=register(14, 23), y=multiplier((23,), (22,), (33,)))
     m = module(cells, inputs=(10, 11, 13, 14), outputs=(40, 41, 33))

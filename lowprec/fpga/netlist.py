@@ -211,8 +211,8 @@ def move_output_registers(module: Module) -> int:
 def _input_registers(nets: _Nets, name: str, ports: dict[str, int | str], clock: int) -> dict[str, str] | None:
     """The register before each input of a multiplier, constant zeros left out; None where one is missing or should stay.
 
-    A register that others read as well is copied by this. Then its own input must come out of a register (or block): what comes
-    out of logic would have to reach all the copies in the same clock.
+    A register that others read as well is copied by this. Then its own input must come out of a register, a block or a port: what
+    comes out of logic would have to reach all the copies in the same clock.
     """
     registers = {}
     for port, net in ports.items():
@@ -223,8 +223,8 @@ def _input_registers(nets: _Nets, name: str, ports: dict[str, int | str], clock:
             return None
         if any(reader != name for reader, _ in nets.read_by(net)):
             (source,) = nets.cells[register]["connections"]["DI"]
-            driver = nets.cells.get(nets.driver.get(source, ""), {}) if isinstance(source, int) else {}
-            if not driver or not _drives_from_register(driver):
+            driver = nets.driver.get(source) if isinstance(source, int) else None
+            if driver is not None and not _drives_from_register(nets.cells[driver]):
                 return None
         registers[port] = register
     return registers
