@@ -7,7 +7,7 @@ from typing import Any
 
 from lowprec.checks import check_choice, wrong_value
 
-__all__ = ["DEVICES", "PAPER_DEVICE", "SPEEDS", "Device", "SpeedGrade", "as_device", "as_speed"]
+__all__ = ["DEVICES", "PACKAGE", "PAPER_DEVICE", "SPEEDS", "Device", "SpeedGrade", "as_device", "as_speed"]
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class SpeedGrade:
     read_before_write_mhz : float
         The same for a port that reads before it writes (WRITEMODE "READBEFOREWRITE").
     product_mhz : float
-        One period from the input registers of a MULT18X18D to its output registers. The database has no such path; taken for it is
-        the time from the clock to the product without output registers, and a setup time.
+        One period from the input registers of a MULT18X18D to its output registers. The database has no such path; taken for it
+        is the time from the clock to the product without output registers, and a setup time.
     """
 
     block_ram_mhz: float
@@ -70,6 +70,9 @@ class Device:
     multipliers: int
     block_rams: int
 
+
+#: A package in which all of them come. Its pins are not used.
+PACKAGE = "CABGA381"
 
 # LFE5U-12F is not here: nextpnr takes it for the LFE5U-25F, whose die it is.
 #: The chips, smallest first. The figures are those that nextpnr reports as available.

@@ -13,7 +13,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["count_cells", "hard_blocks", "move_multiplier_registers", "move_output_registers", "without_sources"]
+__all__ = [
+    "count_cells",
+    "hard_blocks",
+    "move_multiplier_registers",
+    "move_output_registers",
+    "relax_write_modes",
+    "without_sources",
+]
 
 Cell = dict[str, Any]
 Module = dict[str, Any]
@@ -132,6 +139,35 @@ def _move_outputs(nets: _Nets, name: str, ports: dict[str, int | str], clock: in
     return len(registers)
 
 
+def relax_write_modes(module: Module) -> int:
+    """Let ports of block memories that do not both read and write be ordinary ones.
+
+    Yosys makes any port of a DP16KD one that reads before it writes, which bears a quarter less clock. Where a port never writes,
+    or nobody reads what it gives, all modes do the same.
+
+    Parameters
+    ----------
+    module : dict
+        A module of Yosys' JSON, changed in place.
+
+    Returns
+    -------
+    int
+        How many ports were changed.
+    """
+    nets = _Nets(module)
+    changed = 0
+    for _, cell in _of_type(module, "DP16KD"):
+        for port in "AB":
+            enable = "WE" + port
+            never_writes = cell["connections"].get(enable) == [_FALSE] and _parameter(cell, enable + "MUX", enable) == enable
+            unread = not any(nets.read_by(net) for net in _bits(cell, "DO" + port).values())
+            if (never_writes or unread) and _parameter(cell, "WRITEMODE_" + port, "NORMAL") != "NORMAL":
+                cell["parameters"]["WRITEMODE_" + port] = "NORMAL"
+                changed += 1
+    return changed
+
+
 def move_output_registers(module: Module) -> int:
     """Move the registers behind block memories into them.
 
@@ -175,8 +211,8 @@ def move_output_registers(module: Module) -> int:
 def _input_registers(nets: _Nets, name: str, ports: dict[str, int | str], clock: int) -> dict[str, str] | None:
     """The register before each input of a multiplier, constant zeros left out; None where one is missing or should stay.
 
-    A register that others read as well is copied by this. Then its own input must come out of a register (or block): what comes
-    out of logic would have to reach all the copies in the same clock.
+    A register that others read as well is copied by this. Then its own input must come out of a register, a block or a port: what
+    comes out of logic would have to reach all the copies in the same clock.
     """
     registers = {}
     for port, net in ports.items():
@@ -187,8 +223,8 @@ def _input_registers(nets: _Nets, name: str, ports: dict[str, int | str], clock:
             return None
         if any(reader != name for reader, _ in nets.read_by(net)):
             (source,) = nets.cells[register]["connections"]["DI"]
-            driver = nets.cells.get(nets.driver.get(source, ""), {}) if isinstance(source, int) else {}
-            if not driver or not _drives_from_register(driver):
+            driver = nets.driver.get(source) if isinstance(source, int) else None
+            if driver is not None and not _drives_from_register(nets.cells[driver]):
                 return None
         registers[port] = register
     return registers
@@ -206,8 +242,8 @@ def move_multiplier_registers(module: Module) -> dict[str, int]:
     """Move the registers before and behind multipliers into them.
 
     The output registers move where all product bits that are used go to a register each, and nowhere else. The input registers
-    move where both factors come out of registers; a register that is read elsewhere too stays there, and is copied. nextpnr takes a
-    multiplier of which one input alone has registers for one that has none, so one alone never moves.
+    move where both factors come out of registers; a register that is read elsewhere too stays there, and is copied. nextpnr takes
+    a multiplier of which one input alone has registers for one that has none, so one alone never moves.
 
     Parameters
     ----------

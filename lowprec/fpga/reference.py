@@ -10,7 +10,9 @@ from .random_words import Words
 __all__ = ["train_codes"]
 
 
-def train_codes(design: Design, x: np.ndarray, labels: np.ndarray, model: np.ndarray | None = None, passes: int = 1) -> np.ndarray:
+def train_codes(
+    design: Design, x: np.ndarray, labels: np.ndarray, model: np.ndarray | None = None, passes: int = 1
+) -> np.ndarray:
     """The model after `passes` passes over the rows, and the pending update made.
 
     Parameters

@@ -36,12 +36,12 @@ class ToolError(RuntimeError):
     ----------
     tool, stage : str
         Which tool, and at what.
-    log : Path
-        All that it said.
+    log : Path or None
+        All that it said, if that is more than the text has.
     """
 
-    def __init__(self, tool: str, stage: str, problem: str, log: Path) -> None:
-        super().__init__(f"{tool} failed in {stage}: {problem}; all it said is in {log}")
+    def __init__(self, tool: str, stage: str, problem: str, log: Path | None = None) -> None:
+        super().__init__(f"{tool} failed in {stage}: {problem}" + ("" if log is None else f"; all it said is in {log}"))
         self.tool, self.stage, self.log = tool, stage, log
 
 

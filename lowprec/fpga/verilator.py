@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from lowprec import checks
+from lowprec.fpga.tools import ToolError, cache_folder
 
-__all__ = ["NoProgressError", "Run", "ToolError", "Verilated", "cache_folder"]
+__all__ = ["NoProgressError", "Run", "Verilated"]
 
 #: Clocks without a beat taken, or without becoming idle, that no circuit needs, besides some for each beat of a batch.
 PATIENCE = 100_000
@@ -42,10 +43,6 @@ _COMPILE = ("-std=c++17", "-DVERILATOR=1", *(f"-DVM_{what}=0" for what in ("COVE
 _RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 # Codes that are packed at once: 32 bytes each.
 _BLOCK = 1 << 20
-
-
-class ToolError(RuntimeError):
-    """Verilator, the C++ compiler, or the program that they made failed; the text ends with what it said last."""
 
 
 class NoProgressError(RuntimeError):
@@ -82,22 +79,15 @@ class Run:
         return self.clocks / self.seconds
 
 
-def cache_folder() -> Path:
-    """Where compiled circuits are kept: LOWPREC_FPGA_CACHE, or lowprec/fpga in XDG_CACHE_HOME or ~/.cache."""
-    if folder := os.environ.get("LOWPREC_FPGA_CACHE"):
-        return Path(folder).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "lowprec" / "fpga"
-
-
 # ---- translating and compiling -----------------------------------------------------------------------------
 
 
-def _call(what: str, command: list[str], **options: Any) -> str:
+def _call(what: str, stage: str, command: list[str], **options: Any) -> str:
     """The standard output of a tool; where it fails, the end of all that it said."""
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", **options)
     if done.returncode:
         last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
-        raise ToolError(f"{what} failed (exit status {done.returncode}):\n{last}")
+        raise ToolError(what, stage, f"exit status {done.returncode}\n{last}")
     return done.stdout
 
 
@@ -112,7 +102,7 @@ def _verilator() -> Path:
 def _compiler() -> list[str]:
     command = shlex.split(os.environ.get("CXX", "")) or ["g++"]
     try:
-        _call(command[0], [*command, "--version"])
+        _call(command[0], "a look at its version", [*command, "--version"])
     except OSError as error:
         raise FileNotFoundError(
             f"simulating a circuit needs a C++ compiler, and there is no {command[0]}: install g++, "
@@ -157,14 +147,18 @@ class _Tools:
         return str(self.root / "bin" / "verilator_bin")
 
     def versions(self) -> list[str]:
-        said = _call("Verilator", [self.translator, "--version"]) + _call(self.compile[0], [*self.compile, "--version"])
+        said = _call("Verilator", "a look at its version", [self.translator, "--version"]) + _call(
+            self.compile[0], "a look at its version", [*self.compile, "--version"]
+        )
         return [*said.split(), platform.machine(), *self.compile]
 
     def runtime_object(self, name: str) -> Path:
         """A file of Verilator's own code, compiled once for all circuits."""
 
         def make(_folder: Path, new: Path) -> None:
-            _call(self.compile[0], [*self.compile, "-c", str(self.root / "include" / name), "-o", str(new)])
+            _call(
+                self.compile[0], "compiling its runtime", [*self.compile, "-c", str(self.root / "include" / name), "-o", str(new)]
+            )
 
         return _kept(cache_folder() / f"{Path(name).stem}-{_key(*self.versions())}.o", make)
 
@@ -174,7 +168,13 @@ class _Tools:
         def make(folder: Path, new: Path) -> None:
             (folder / "sgd.sv").write_text(verilog)
             translate = [self.translator, *_TRANSLATE, "--top-module", top, "--Mdir", "cpp", "sgd.sv"]
-            _call("Verilator", translate, cwd=folder, env={**os.environ, "VERILATOR_ROOT": str(self.root)})
+            _call(
+                "Verilator",
+                "translating the circuit",
+                translate,
+                cwd=folder,
+                env={**os.environ, "VERILATOR_ROOT": str(self.root)},
+            )
             widths = _widths((folder / "cpp" / "Vsgd.h").read_text(), top)
             macros = [f"-DWIDTH_{name}={width}" for name, width in widths.items()]
             # One text: most circuits take less long to compile than the headers, which every text includes.
@@ -182,7 +182,7 @@ class _Tools:
             (folder / "all.cpp").write_text("".join(f'#include "{unit}"\n' for unit in units))
             runtime = [str(self.runtime_object(name)) for name in _RUNTIME]
             compile_ = [*self.compile, *macros, "-I", "cpp", "all.cpp", *runtime, "-pthread", "-o", str(new)]
-            _call(self.compile[0], compile_, cwd=folder)
+            _call(self.compile[0], "compiling the circuit", compile_, cwd=folder)
 
         return _kept(cache_folder() / f"sgd-{_key(*self.versions(), *_TRANSLATE, _HARNESS.read_text(), top, verilog)}", make)
 
@@ -226,7 +226,7 @@ class Verilated:
         root = _verilator()
         compile_ = [*_compiler(), *_COMPILE, optimization, "-I", str(root / "include")]
         self.program = _Tools(root, compile_).program(verilog, top)
-        self.widths: dict[str, int] = json.loads(_call("the simulation", [str(self.program)]))
+        self.widths: dict[str, int] = json.loads(_call("the simulation", "a look at its ports", [str(self.program)]))
 
     def run(
         self,
@@ -334,9 +334,7 @@ class Verilated:
             if self.widths[port] != width:
                 raise ValueError(f"{what}: the circuit's port {port} has {self.widths[port]} bits; got {width}")
         if beats > 1 << self.widths["model_address"]:
-            raise checks.wrong_value(
-                "beats", f"the circuit's port model_address has {self.widths['model_address']} bits", beats
-            )
+            raise checks.wrong_value("beats", f"the circuit's port model_address has {self.widths['model_address']} bits", beats)
 
     def _call_program(self, folder: Path, arguments: tuple[int | float, ...]) -> dict[str, Any]:
         command = [str(self.program), str(folder), *map(str, arguments)]
@@ -345,7 +343,7 @@ class Verilated:
         if done.returncode == _NO_PROGRESS:
             raise NoProgressError(said)
         if done.returncode:
-            raise ToolError(f"the simulation failed (exit status {done.returncode}):\n{said}")
+            raise ToolError("the simulation", "a run", f"exit status {done.returncode}\n{said}")
         return json.loads(done.stdout)
 
 
