@@ -37,6 +37,14 @@ CHUNK = 17
 #: Lanes that one register reaches. More of them have copies of it, one clock later.
 NEAR = 32
 
+# Bits in a row, and rows, of the shapes that a block memory of 18 Kbit can have.
+_SHAPES = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
+
+
+def memory_shape(depth: int) -> tuple[int, int]:
+    """Bits and rows of the widest block memory with so many rows; of the deepest one, where none has."""
+    return next((shape for shape in _SHAPES if shape[1] >= depth), _SHAPES[-1])
+
 
 def pieces(bits: int, has_sign: bool = True) -> int:
     """Factors of up to 18 bits that one of so many bits is made of."""
@@ -255,8 +263,11 @@ class Design:
 
     @property
     def spread(self) -> int:
-        """Clocks that it takes mu to reach all lanes."""
-        return int(self.lanes > NEAR)
+        """Clocks that mu takes, beyond one, from where it is kept to all lanes.
+
+        With batches it is kept in a small memory, which needs a register before the registers that go into the multipliers.
+        """
+        return int(self.lanes > NEAR or self.batch_size > 1)
 
     @property
     def latency(self) -> Latency:

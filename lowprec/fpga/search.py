@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from .. import checks
-from .design import STAGES, Design, pieces
+from .design import STAGES, Design, memory_shape, pieces
 from .devices import SPEEDS, Device, as_device, as_speed
 from .synthesis import Placement, place_seeds, synthesize
 from .tools import ToolError
@@ -23,9 +23,6 @@ __all__ = ["Found", "Memory", "check_fits", "demands", "gnps", "search"]
 
 #: Lanes that a search tries. More of them fit on the largest chip, and take half an hour to route, at half the clock.
 SEARCHED_LANES = (4, 8, 16, 32)
-
-# Bits in a row, and rows, of the shapes that a block memory can have.
-_SHAPES = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,8 @@ def gnps(design: Design, mhz: float, memory: Memory = Memory()) -> float:  # noq
 
 
 def _block_memories(width: int, depth: int) -> int:
-    return min(-(-width // bits) * -(-depth // rows) for bits, rows in _SHAPES)
+    bits, rows = memory_shape(depth)
+    return -(-width // bits) * -(-depth // rows)
 
 
 def demands(design: Design) -> dict[str, int]:

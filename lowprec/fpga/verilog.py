@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,9 @@ from ..checks import need_extra
 from .design import Design
 
 __all__ = ["export", "ports", "to_verilog"]
+
+_ZERO = re.compile(r"^ +\S+ ?\[\d+\] = \d+'h0+;\n", re.MULTILINE)
+_NOTHING = re.compile(r"^ +initial begin\n +end\n", re.MULTILINE)
 
 
 def to_verilog(design: Design) -> str:
@@ -27,7 +31,9 @@ def to_verilog(design: Design) -> str:
     from .circuit import Sgd
 
     circuit = Sgd(design)
-    return verilog.convert(circuit, name="sgd", ports=circuit.ports, emit_src=False)
+    text = verilog.convert(circuit, name="sgd", ports=circuit.ports, emit_src=False)
+    # A memory's zeros are written out one by one, megabytes that take Yosys minutes. Nothing is read that was not written before.
+    return _NOTHING.sub("", _ZERO.sub("", text))
 
 
 def ports(design: Design) -> list[tuple[str, str, int, str]]:
