@@ -29,6 +29,7 @@ def main(args: Sequence[str] | None = None) -> int:
     from lowprec.checks import need_extra
     from lowprec.communication.group import CommunicationError
     from lowprec.communication.launch import end, launched
+    from lowprec.fpga.tools import ToolError
 
     try:
         click = need_extra("click", "report", "the command line")
@@ -53,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except CommunicationError as error:
         end(_error(error), told=True)
         return USAGE
-    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
+    except (ValueError, TypeError, OSError, ImportError, MemoryError, ToolError) as error:
         end(_error(error))
         return USAGE
     except Exception as error:

@@ -8,6 +8,7 @@ import lowprec
 from lowprec.cli.cache import cache
 from lowprec.cli.compare import compare
 from lowprec.cli.experiment import experiment
+from lowprec.cli.fpga import fpga
 from lowprec.cli.info import info
 from lowprec.cli.model import model
 from lowprec.cli.quantize import quantize
@@ -21,5 +22,5 @@ def app() -> None:
     """Linear models trained on low-precision numbers: measure, train, and look at the kernels."""
 
 
-for command in (cache, compare, experiment, info, model, quantize, speedups, train):
+for command in (cache, compare, experiment, fpga, info, model, quantize, speedups, train):
     app.add_command(command)

@@ -17,13 +17,11 @@ from typing import Any
 from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal, signed, unsigned
 from amaranth.lib.memory import Memory
 
-from .design import CHUNK, Design, pieces, product_levels
+from .design import CHUNK, NEAR, Design, pieces, product_levels
 from .random_words import lane_states
 
 __all__ = ["Sgd"]
 
-# A fan-out of more lanes than this gets registers of its own.
-_NEAR = 16
 # Read and written at once at one address: the schedule excludes it, and says so to the synthesis, which would add logic for it.
 _BLOCK = {"ram_style": "block", "no_rw_check": 1}
 _DISTRIBUTED = {"ram_style": "distributed", "no_rw_check": 1}
@@ -320,11 +318,13 @@ class Sgd(Elaboratable):
         ]  # fmt: skip
         # Tiles whose last beat is in the memory and which no pass has taken yet.
         seen = _Delayed(m, self.filled, reset=True).at(2)
-        self.waiting = Signal(2)
+        waiting, still = Signal(2), Signal(2)
+        self.waiting = Signal()
         self.taken = Signal()
-        m.d.sync += self.waiting.eq(self.waiting + seen - self.taken)
-        self.empty = Signal()
-        m.d.comb += self.empty.eq((occupied == 0) & (beat == 0) & (row == 0) & ~self.load)
+        m.d.comb += still.eq(waiting + seen - self.taken)
+        m.d.sync += [waiting.eq(still), self.waiting.eq(still != 0)]
+        self.empty = Signal(init=1)
+        m.d.sync += self.empty.eq((occupied == 0) & (beat == 0) & (row == 0) & ~self.load)
 
     def _control(self, m: Module) -> None:
         """What both kinds of circuit have: the pass of the products, and how many clocks are left until the next one."""
@@ -364,7 +364,7 @@ class Sgd(Elaboratable):
         updating = Signal()  # is the next pass, or the one that runs, an update?
         start_products, start_update = Signal(), Signal()
         m.d.comb += [
-            start_products.eq(over & ~updating & (self.waiting != 0)), start_update.eq(over & updating), self.taken.eq(start_products),
+            start_products.eq(over & ~updating & self.waiting), start_update.eq(over & updating), self.taken.eq(start_products),
             self.products.start.eq(start_products), self.products.base.eq(self.base), update.start.eq(start_update),
         ]  # fmt: skip
         base = _data(range(2 * tile), "update_base")
@@ -377,7 +377,7 @@ class Sgd(Elaboratable):
         rest, drained = self._timer(m, "until_drained", tile + t.model_write + 4)
         with m.If(start_update):
             m.d.sync += [rest.eq(tile + t.model_write + 4), drained.eq(0)]
-        m.d.sync += self.idle.eq(over & ~updating & drained & self.empty & (self.waiting == 0))
+        m.d.sync += self.idle.eq(over & ~updating & drained & self.empty & ~self.waiting)
 
         update_valid = _Delayed(m, update.valid, reset=True)
         last_row = Signal(name="update_last_row")
@@ -394,13 +394,14 @@ class Sgd(Elaboratable):
         m.d.comb += self.model_data_out.eq(w)
         # One multiplier a lane: its second operand is the weight, or mu.
         mu = self._multipliers(m, Array, _Delayed(m, update.row), t.read)
+        updating_now = update_valid.at(t.read + d.spread)
         wide = max(d.M, d.G)
         products = []
         for lane in range(d.lanes):
             a, b = _data(signed(d.D), f"x_{lane}"), _data(signed(wide), f"factor_{lane}")
             m.d.sync += [
                 a.eq(x[lane * d.D :][: d.D].as_signed()),
-                b.eq(Mux(update_valid.at(t.read), mu, w[lane * d.M :][: d.M].as_signed())),
+                b.eq(Mux(updating_now, mu[lane // NEAR], w[lane * d.M :][: d.M].as_signed())),
             ]
             products.append(_product(m, f"product_{lane}", a, b))
         self._errors(m, [p[: d.D + d.M].as_signed() for p in products])
@@ -414,7 +415,7 @@ class Sgd(Elaboratable):
         left, over = self._timer(m, "until_next", d.clocks)
         pending = Signal()  # is there a batch whose update has not begun?
         start, with_update = Signal(), Signal()
-        more = self.waiting != 0
+        more = self.waiting
         m.d.comb += [
             start.eq(over & (more | (self.flush & pending & self.empty))), self.taken.eq(start & more), with_update.eq(start & pending),
             self.products.start.eq(self.taken), self.products.base.eq(self.base),
@@ -425,7 +426,7 @@ class Sgd(Elaboratable):
         rest, drained = self._timer(m, "until_drained", d.clocks + d.lag + t.model_write + 4)
         with m.If(start):
             m.d.sync += [rest.eq(d.clocks + d.lag + t.model_write + 4), drained.eq(0)]
-        m.d.sync += self.idle.eq(drained & self.empty & (self.waiting == 0) & ~pending)
+        m.d.sync += self.idle.eq(drained & self.empty & ~self.waiting & ~pending)
         late = _Delayed(m, with_update, reset=True).at(d.lag)
         # The copy of a tile is in the order of the passes.
         copy_half, update_half = Signal(), Signal()
@@ -465,7 +466,7 @@ class Sgd(Elaboratable):
         products = self._products(m, "product", x, d.D, [w[lane * d.M :][: d.M].as_signed() for lane in range(d.lanes)], d.M)
         self._errors(m, products)
         mu = self._multipliers(m, Array, _Delayed(m, update.row), t.read)
-        self._changes(m, self._products(m, "change", x_late, d.D, [mu] * d.lanes, d.G), update, writes)
+        self._changes(m, self._products(m, "change", x_late, d.D, [mu[lane // NEAR] for lane in range(d.lanes)], d.G), update, writes)
         self._saturate(m, w_late)
 
     # ---- products and the error ----
@@ -549,7 +550,10 @@ class Sgd(Elaboratable):
         return out.data
 
     def _multipliers(self, m: Module, array: Any, row: _Delayed, offset: int) -> Any:
-        """mu of the row whose number comes `offset` clocks after its beat's address; and whether a batch has any that is not zero."""
+        """mu, for each `NEAR` lanes, of the row whose number comes `offset` clocks after its beat's address.
+
+        Also finds out whether a batch has any that is not zero.
+        """
         d = self.design
         B = d.batch_size
         # Named here and driven in _errors, which is elaborated before or after.
@@ -562,7 +566,14 @@ class Sgd(Elaboratable):
         with m.If(self._mu_done_wire):
             some = self._mu_wire != 0
             m.d.sync += self.moves.eq(some if B == 1 else some | (self.moves & (self._mu_row_wire != 0)))
-        return held.as_signed()
+        mu = held.as_signed()
+        if not d.spread:
+            return [mu]
+        copies = []
+        for k in range(d.lanes // NEAR):  # equal registers would be merged again, but for their initial values
+            copies.append(_data(signed(d.G), f"mu_near_{k}", init=k + 1))
+            m.d.sync += copies[-1].eq(mu)
+        return copies
 
     # ---- the update ----
 
@@ -625,8 +636,10 @@ class Sgd(Elaboratable):
         for lane, change in enumerate(self.changes):
             total = _data(signed(max(d.M, len(change)) + 1), f"total_{lane}")
             new = _data(signed(d.M), f"new_{lane}")
+            old = _data(signed(d.M), f"old_{lane}")
             m.d.sync += [
-                total.eq(w[lane * d.M :][: d.M].as_signed() + change),
+                old.eq(w[lane * d.M :][: d.M].as_signed()),
+                total.eq(old + change),
                 new.eq(Mux(self.host_write, self.host_data[lane * d.M :][: d.M], _clipped(m, f"total_{lane}", total, d.M))),
             ]
             m.d.comb += self.weights[lane * d.M :][: d.M].eq(new)

@@ -34,6 +34,8 @@ _MAX_BLOCKS = 2
 _MIN_BEATS = 4
 #: Bits of a factor that a multiplier of 18 bits takes without a sign.
 CHUNK = 17
+#: Lanes that one register reaches. More of them have copies of it, one clock later.
+NEAR = 32
 
 
 def pieces(bits: int, has_sign: bool = True) -> int:
@@ -252,6 +254,11 @@ class Design:
     # ---- clocks ----
 
     @property
+    def spread(self) -> int:
+        """Clocks that it takes mu to reach all lanes."""
+        return int(self.lanes > NEAR)
+
+    @property
     def latency(self) -> Latency:
         """Offsets of the pipeline, in clocks."""
         operands = 3  # memory, its output register, operands
@@ -263,8 +270,8 @@ class Design:
         scaled, clipped = 1 + product_levels(self.error_bits, 8), 2
         words = change + (self.batch_size > 1) - 1
         return Latency(
-            product=product, change_product=change, multiplier=product + tree + 1 + error + scaled + clipped, read=operands - 1,
-            model_read=words, words=words, model_write=words + 4,
+            product=product, change_product=change, multiplier=product + tree + 1 + error + scaled + clipped, read=operands - 1 - self.spread,
+            model_read=words - 1, words=words, model_write=words + 4,
         )  # fmt: skip
 
     @property

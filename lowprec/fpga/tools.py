@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lowprec.checks import need_extra
 
-__all__ = ["TOOLS", "Task", "ToolError", "cache_folder", "run", "version"]
+__all__ = ["TOOLS", "Task", "ToolError", "cache_folder", "kill_running", "run", "version"]
 
 #: Tools, and for each its package, which is also its module, and the function of the module that runs it.
 TOOLS = {
@@ -108,6 +108,16 @@ def _problem(log: Path) -> str:
     return " | ".join(errors or last) or "it said nothing"
 
 
+#: All that run now, in whatever thread.
+_RUNNING: set[_Running] = set()
+
+
+def kill_running() -> None:
+    """Kill every tool that runs in any thread: those who wait for them get a `ToolError`."""
+    for one in list(_RUNNING):
+        one.process.kill()
+
+
 class _Running:
     """A tool at work, and what it has said so far."""
 
@@ -174,13 +184,14 @@ def run(
                 index, task = waiting.popleft()
                 say(f"{task.tool}: {task.stage}")
                 running[index] = _Running(task)
+                _RUNNING.add(running[index])
             time.sleep(0.02)
             for index, one in list(running.items()):
                 one.look_for_first_start(say)
                 status = one.process.poll()
                 if status is None:
                     continue
-                del running[index]
+                _RUNNING.discard(running.pop(index))
                 seconds[index] = time.perf_counter() - one.since
                 if status:
                     raise ToolError(one.task.tool, one.task.stage, _problem(one.task.log), one.task.log)
@@ -188,5 +199,6 @@ def run(
                     finished(one.task, seconds[index])
     finally:
         for one in running.values():
+            _RUNNING.discard(one)
             one.kill()
     return seconds
