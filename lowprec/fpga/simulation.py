@@ -172,8 +172,8 @@ def _amaranth(
                 code = word >> lane * d.M & (1 << d.M) - 1
                 found.append(code - (code >> d.M - 1 << d.M))
 
-    # Amaranth writes the enable of a memory as one expression with a level for each bit of a word: too many for Python's compiler,
-    # which allows some times as many as the limit.
+    # Amaranth writes the enable of a memory as one expression with a level for each bit of a word: too many for Python's
+    # compiler, which allows some times as many as the limit.
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, d.lanes * max(d.D, d.M)))
     try:
