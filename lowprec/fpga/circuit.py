@@ -2,9 +2,9 @@
 
 The formula, in integers, for batches of B rows (see "The all-integer mode" in docs/architecture.md)::
 
-    z_b  = sum_j x_bj w_j                           D x M bits, exact
-    mu_b = clip((((y_b << s) - z_b) * eta) >> k)    G bits
-    w_j <- sat(w_j + ((sum_b mu_b 2^c x_bj + r_j) >> G))
+    z_b  = sum_j x_bj w_j                                   D x M bits; Design.sum_bits hold every sum, so it is exact
+    mu_b = clip((((y_b << s) - z_b) * eta) >> k)            Design.error_bits, then 8 more; G bits; rounds down
+    w_j <- sat(w_j + ((sum_b mu_b 2^c x_bj + r_j) >> G))    the only other rounding; Design.change_bits; one saturation, to M bits
 
 Everything that is wider than one clock allows is cut by registers; `Design.latency` says where. Data registers have no reset, so
 that they can go into the output registers of block memories and multipliers.
@@ -12,9 +12,10 @@ that they can go into the output registers of block memories and multipliers.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, signed, unsigned
 from amaranth.lib.memory import Memory
 
 from .design import CHUNK, NEAR, Design, pieces, product_levels
@@ -36,7 +37,7 @@ def _bits(largest: int) -> int:
 
 
 def _parts(value: Any) -> list[tuple[int, Any]]:
-    """A factor in pieces that a multiplier of 18 bits takes, with the place of each: the last one signed, the others without a sign."""
+    """A factor in pieces that a multiplier of 18 bits takes, with the place of each: the last one has the sign."""
     count = pieces(len(value), value.shape().signed)
     made = [(CHUNK * k, value[CHUNK * k : CHUNK * (k + 1)]) for k in range(count - 1)]
     rest = value[CHUNK * (count - 1) :]
@@ -73,7 +74,7 @@ def _product(m: Module, name: str, a: Any, b: Any) -> Any:
 
 
 def _clipped(m: Module, name: str, value: Any, bits: int, *, registered: bool = False) -> Any:
-    """A signed value clipped to +-(2^(bits-1)-1), for a few gates more than a gate a bit: comparing would take a chain of carries each.
+    """A signed value clipped to +-(2^(bits-1)-1), for a few gates more than one a bit: comparing would take chains of carries.
 
     `registered`: a clock later, with registers between finding out whether it is beyond, and clipping it.
     """
@@ -149,7 +150,7 @@ class _Pass(Elaboratable):
 class _Words(Elaboratable):
     """Random words for each lane: the generators of docs/architecture.md, "Random words".
 
-    The state of all generators is a ring of registers, `parts` beats around. `step` asks for the words of a further beat; they are
+    The state of all generators is a ring of registers, `parts` beats around. `step` asks for the words of a further beat; they are there
     there one clock later. With shared words only those of the first round of a write are drawn.
     """
 
@@ -184,7 +185,7 @@ class _Words(Elaboratable):
         if len(new) > 1 and design.blocks % len(new):
             following = Mux(self.last, new[0], following)
         with m.If(self.step):
-            m.d.sync += [ring[0].eq(following), *(after.eq(before) for before, after in zip(ring, ring[1:], strict=False))]
+            m.d.sync += [ring[0].eq(following), *(after.eq(before) for before, after in itertools.pairwise(ring))]
         if len(new) > 1:
             earlier = Signal((len(new) - 1) * wide)
             with m.If(self.step):
@@ -203,7 +204,7 @@ class _Words(Elaboratable):
 
 
 class Sgd(Elaboratable):
-    """The whole circuit; its ports are those that docs/fpga.md lists.
+    """The whole circuit; `lowprec.fpga.verilog.ports` says what its ports are.
 
     Parameters
     ----------
@@ -227,7 +228,7 @@ class Sgd(Elaboratable):
 
     @property
     def ports(self) -> list[Signal]:
-        """In the order of the docstring of `lowprec.fpga`."""
+        """All but the clock and the reset."""
         return [
             self.step, self.x_valid, self.x_ready, self.x_data, self.x_label, self.flush, self.idle, self.model_address,
             self.model_write, self.model_data_in, self.model_data_out,
@@ -327,16 +328,21 @@ class Sgd(Elaboratable):
         m.d.sync += self.empty.eq((occupied == 0) & (beat == 0) & (row == 0) & ~self.load)
 
     def _control(self, m: Module) -> None:
-        """What both kinds of circuit have: the pass of the products, and how many clocks are left until the next one."""
+        """What both kinds of circuit have: two passes, mu, and when weights are written."""
         d = self.design
-        self.products = m.submodules.products = _Pass(d)
-        self.buffer = Signal(2)  # of the tile that the next pass takes
-        with m.If(self.taken):
-            m.d.sync += self.buffer.eq(self.buffer + 1)
+        self.products, self.update = _Pass(d), _Pass(d)
+        m.submodules.products, m.submodules.update = self.products, self.update
+        tiles = Signal(2, name="tiles_taken")
         self.labels_of = Signal(2)
         with m.If(self.taken):
-            m.d.sync += self.labels_of.eq(self.buffer)
-        self.base = Mux(self.buffer[0], d.tile, 0)
+            m.d.sync += [tiles.eq(tiles + 1), self.labels_of.eq(tiles)]
+        self.base = Mux(tiles[0], d.tile, 0)
+        # A row's mu, made by _errors, which takes products, of which the circuit of two stages makes some with mu.
+        self.mu, self.mu_row, self.mu_done = Signal(signed(d.G)), Signal(range(d.batch_size)), Signal()
+        # The weights of a beat are written after its last row.
+        last_row = Signal(name="update_last_row")
+        m.d.comb += last_row.eq(self.update.valid & self.update.last_row)
+        self.writes, self.beats = _Delayed(m, last_row, reset=True), _Delayed(m, self.update.beat)
 
     def _timer(self, m: Module, name: str, largest: int) -> tuple[Signal, Signal]:
         left = Signal(range(largest + 1), name=name)
@@ -346,7 +352,7 @@ class Sgd(Elaboratable):
         return left, over
 
     def _release(self, m: Module, reading: _Pass) -> None:
-        """A tile is free again a few clocks before its last beat is read: so many the loader needs until it would overtake the reading."""
+        """A tile is free again a few clocks before its last beat is read: the loader needs more to overtake the reading."""
         d = self.design
         early = 6 if d.beats >= 16 else 0
         left = Signal(range(d.tile + 1), name="until_release")
@@ -358,8 +364,7 @@ class Sgd(Elaboratable):
 
     def _two_stages(self, m: Module) -> None:
         d, t = self.design, self.design.latency
-        tile, B = d.tile, d.batch_size
-        update = m.submodules.update = _Pass(d)
+        tile, update = d.tile, self.update
         left, over = self._timer(m, "until_next", tile + max(d.gap, d.rest))
         updating = Signal()  # is the next pass, or the one that runs, an update?
         start_products, start_update = Signal(), Signal()
@@ -379,22 +384,17 @@ class Sgd(Elaboratable):
             m.d.sync += [rest.eq(tile + t.model_write + 4), drained.eq(0)]
         m.d.sync += self.idle.eq(over & ~updating & drained & self.empty & ~self.waiting)
 
-        update_valid = _Delayed(m, update.valid, reset=True)
-        last_row = Signal(name="update_last_row")
-        m.d.comb += last_row.eq(update.valid & update.last_row)
-        writes = _Delayed(m, last_row, reset=True)
-        beats = _Delayed(m, update.beat)
         address = Mux(update.valid, update.address, self.products.address)
-        x = self._memory(m, "tiles", d.lanes * d.D, 2 * tile, (self.load, self.load_address, self.load_data), address)
-        model_address = Mux(
-            self.idle, self.host_address, Mux(self.products.valid, self.products.beat, beats.at(t.model_read))
-        )
-        self._new_weights(m, writes, beats)
+        loading = self.load, self.load_address, self.load_data
+        x = self._memory(m, "tiles", d.lanes * d.D, 2 * tile, loading, address)
+        model_address = Mux(self.products.valid, self.products.beat, self.beats.at(t.model_read))
+        model_address = Mux(self.idle, self.host_address, model_address)
+        self._new_weights(m)
         w = self._memory(m, "model", d.lanes * d.M, d.beats, self.model_writing, model_address)
         m.d.comb += self.model_data_out.eq(w)
         # One multiplier a lane: its second operand is the weight, or mu.
-        mu = self._multipliers(m, Array, _Delayed(m, update.row), t.read)
-        updating_now = update_valid.at(t.read + d.spread)
+        mu = self._multipliers(m)
+        updating_now = _Delayed(m, update.valid, reset=True).at(t.read + d.spread)
         wide = max(d.M, d.G)
         products = []
         for lane in range(d.lanes):
@@ -405,20 +405,18 @@ class Sgd(Elaboratable):
             ]
             products.append(_product(m, f"product_{lane}", a, b))
         self._errors(m, [p[: d.D + d.M].as_signed() for p in products])
-        self._changes(m, [p[: d.D + d.G].as_signed() for p in products], update, writes)
+        self._changes(m, [p[: d.D + d.G].as_signed() for p in products])
         self._saturate(m, w)
 
     def _three_stages(self, m: Module) -> None:
         d, t = self.design, self.design.latency
-        tile, B = d.tile, d.batch_size
-        update = m.submodules.update = _Pass(d)
+        tile, update = d.tile, self.update
         left, over = self._timer(m, "until_next", d.clocks)
         pending = Signal()  # is there a batch whose update has not begun?
-        start, with_update = Signal(), Signal()
-        more = self.waiting
+        start, with_update, more = Signal(), Signal(), self.waiting
         m.d.comb += [
-            start.eq(over & (more | (self.flush & pending & self.empty))), self.taken.eq(start & more), with_update.eq(start & pending),
-            self.products.start.eq(self.taken), self.products.base.eq(self.base),
+            start.eq(over & (more | (self.flush & pending & self.empty))), self.taken.eq(start & more),
+            with_update.eq(start & pending), self.products.start.eq(self.taken), self.products.base.eq(self.base),
         ]  # fmt: skip
         with m.If(start):
             m.d.sync += [left.eq(d.clocks - 1), over.eq(0), pending.eq(more)]
@@ -436,13 +434,8 @@ class Sgd(Elaboratable):
         with m.If(late):
             m.d.sync += update_half.eq(~update_half)
 
-        last_row = Signal(name="update_last_row")
-        m.d.comb += last_row.eq(update.valid & update.last_row)
-        writes = _Delayed(m, last_row, reset=True)
-        beats = _Delayed(m, update.beat)
-        x = self._memory(
-            m, "tiles", d.lanes * d.D, 2 * tile, (self.load, self.load_address, self.load_data), self.products.address
-        )
+        loading = self.load, self.load_address, self.load_data
+        x = self._memory(m, "tiles", d.lanes * d.D, 2 * tile, loading, self.products.address)
         counted = _data(range(2 * tile), "copy_address")
         valid = _Delayed(m, self.products.valid, reset=True)
         half = _Delayed(m, copy_half).at(1)
@@ -457,23 +450,22 @@ class Sgd(Elaboratable):
         with m.Else():
             m.d.sync += reading.eq(reading + 1)
         x_late = self._memory(m, "copies", d.lanes * d.D, 2 * tile, (valid.at(2), counted, x), reading)
-        self._new_weights(m, writes, beats)
+        self._new_weights(m)
         w = self._memory(m, "model", d.lanes * d.M, d.beats, self.model_writing, self.products.beat)
-        w_late = self._memory(
-            m, "model_copy", d.lanes * d.M, d.beats, self.model_writing, Mux(self.idle, self.host_address, beats.at(t.model_read))
-        )
+        reading = Mux(self.idle, self.host_address, self.beats.at(t.model_read))
+        w_late = self._memory(m, "model_copy", d.lanes * d.M, d.beats, self.model_writing, reading)
         m.d.comb += self.model_data_out.eq(w_late)
-        products = self._products(m, "product", x, d.D, [w[lane * d.M :][: d.M].as_signed() for lane in range(d.lanes)], d.M)
-        self._errors(m, products)
-        mu = self._multipliers(m, Array, _Delayed(m, update.row), t.read)
-        self._changes(m, self._products(m, "change", x_late, d.D, [mu[lane // NEAR] for lane in range(d.lanes)], d.G), update, writes)
+        weights = [w[lane * d.M :][: d.M].as_signed() for lane in range(d.lanes)]
+        self._errors(m, self._products(m, "product", x, weights, d.M))
+        mu = self._multipliers(m)
+        self._changes(m, self._products(m, "change", x_late, [mu[lane // NEAR] for lane in range(d.lanes)], d.G))
         self._saturate(m, w_late)
 
     # ---- products and the error ----
 
-    def _products(self, m: Module, name: str, x: Signal, width: int, factors: list, factor_width: int) -> list[Signal]:
+    def _products(self, m: Module, name: str, x: Signal, factors: list, factor_width: int) -> list[Signal]:
         """Operands, then products, one for each lane."""
-        result = []
+        result, width = [], self.design.D
         for lane, factor in enumerate(factors):
             a, b = _data(signed(width), f"{name}_x_{lane}"), _data(signed(factor_width), f"{name}_factor_{lane}")
             m.d.sync += [a.eq(x[lane * width :][:width].as_signed()), b.eq(factor)]
@@ -493,7 +485,7 @@ class Sgd(Elaboratable):
                 pairs.append(total)
             clocks, level = clocks + 1, pairs
         p = self.products
-        valid, first, last = _Delayed(m, p.valid, reset=True), _Delayed(m, p.first_beat), _Delayed(m, p.last_beat)
+        valid, first = _Delayed(m, p.valid, reset=True), _Delayed(m, p.first_beat)
         row, labels_of = _Delayed(m, p.row), _Delayed(m, self.labels_of)
         z = _data(signed(d.sum_bits), "z")
         new = Signal(signed(d.sum_bits))
@@ -501,9 +493,7 @@ class Sgd(Elaboratable):
         if B == 1:
             before = z
         else:
-            held = self._table(
-                m, "sums", d.sum_bits, B, (valid.at(clocks), row.at(clocks), new), row.at(clocks - 1)
-            )
+            held = self._table(m, "sums", d.sum_bits, B, (valid.at(clocks), row.at(clocks), new), row.at(clocks - 1))
             before = _data(signed(d.sum_bits), "sum_before")
             m.d.sync += before.eq(held)
         m.d.comb += new.eq(Mux(first.at(clocks), 0, before) + level[0])
@@ -511,18 +501,15 @@ class Sgd(Elaboratable):
         done = Signal()
         m.d.comb += done.eq(p.valid & p.last_beat)
         done_at = _Delayed(m, done, reset=True)
-        early = 0 if step.loss == "squared" else 2
         if step.loss == "logistic":
-            error = self._logistic(m, z)
-        else:
-            error = z
-        clocks += early
+            z = self._logistic(m, z)
+            clocks += 2
         slot = labels_of.at(clocks - 1) * B + row.at(clocks - 1) if B > 1 else labels_of.at(clocks - 1)
         label = _data(signed(d.G), "label_now")
-        m.d.sync += label.eq(self._table(m, "labels", d.G, 4 * B, (self.label_write, self.label_slot, self.label), slot).as_signed())
+        written = self.label_write, self.label_slot, self.label
+        m.d.sync += label.eq(self._table(m, "labels", d.G, 4 * B, written, slot).as_signed())
         e = _data(signed(d.error_bits), "error")
-        shift = step.label_shift if step.loss == "squared" else 15
-        m.d.sync += e.eq((label << shift) - error)
+        m.d.sync += e.eq((label << step.label_shift) - z)
         operand = _data(e.shape(), "error_operand")
         m.d.sync += operand.eq(e)
         clocks += 2
@@ -531,11 +518,11 @@ class Sgd(Elaboratable):
         m.d.sync += [eta_in.eq(self.step), eta.eq(eta_in)]
         scaled = _product(m, "scaled", operand, eta)
         clocks += 1 + product_levels(len(e), 8)
-        mu = _data(signed(d.G), "mu")
+        mu = _data(signed(d.G), "mu_clipped")
         m.d.sync += mu.eq(_clipped(m, "mu", scaled >> step.shift, d.G, registered=True))
         clocks += 2
         assert clocks == t.multiplier, (clocks, t)
-        self.mu, self.mu_row, self.mu_done = mu, row.at(clocks), done_at.at(clocks)
+        m.d.comb += [self.mu.eq(mu), self.mu_row.eq(row.at(clocks)), self.mu_done.eq(done_at.at(clocks))]
 
     def _logistic(self, m: Module, z: Signal) -> Signal:
         """S[clip(z >> h, -128, 127)], two clocks later."""
@@ -549,24 +536,15 @@ class Sgd(Elaboratable):
         m.d.comb += out.addr.eq(index)
         return out.data
 
-    def _multipliers(self, m: Module, array: Any, row: _Delayed, offset: int) -> Any:
-        """mu, for each `NEAR` lanes, of the row whose number comes `offset` clocks after its beat's address.
-
-        Also finds out whether a batch has any that is not zero.
-        """
-        d = self.design
-        B = d.batch_size
-        # Named here and driven in _errors, which is elaborated before or after.
-        self._mu_wire, self._mu_row_wire = Signal(signed(d.G), name="mu_new"), Signal(range(B), name="mu_new_row")
-        self._mu_done_wire = Signal(name="mu_new_done")
-        held = self._table(
-            m, "multipliers", d.G, B, (self._mu_done_wire, self._mu_row_wire, self._mu_wire), row.at(offset) if B > 1 else 0
-        )
+    def _multipliers(self, m: Module) -> list:
+        """mu of the row that is updated, for each `NEAR` lanes; and whether a batch has any that is not zero."""
+        d, B = self.design, self.design.batch_size
+        row = _Delayed(m, self.update.row).at(d.latency.read) if B > 1 else 0
+        mu = self._table(m, "multipliers", d.G, B, (self.mu_done, self.mu_row, self.mu), row).as_signed()
         self.moves = Signal()
-        with m.If(self._mu_done_wire):
-            some = self._mu_wire != 0
-            m.d.sync += self.moves.eq(some if B == 1 else some | (self.moves & (self._mu_row_wire != 0)))
-        mu = held.as_signed()
+        with m.If(self.mu_done):
+            some = self.mu != 0
+            m.d.sync += self.moves.eq(some if B == 1 else some | (self.moves & (self.mu_row != 0)))
         if not d.spread:
             return [mu]
         copies = []
@@ -577,11 +555,10 @@ class Sgd(Elaboratable):
 
     # ---- the update ----
 
-    def _changes(self, m: Module, products: list, update: _Pass, writes: _Delayed) -> None:
+    def _changes(self, m: Module, products: list) -> None:
         """(sum_b mu_b 2^c x_bj + r_j) >> G for each lane."""
         d, t = self.design, self.design.latency
-        m.d.comb += [self._mu_wire.eq(self.mu), self._mu_row_wire.eq(self.mu_row), self._mu_done_wire.eq(self.mu_done)]
-        B = d.batch_size
+        B, update, writing = d.batch_size, self.update, self.writes.at(t.words)
         if B > 1:
             first_row = Signal(name="update_first_row")
             m.d.comb += first_row.eq(update.row == 0)
@@ -597,7 +574,7 @@ class Sgd(Elaboratable):
         # Of a batch that moves nothing no word is drawn. What the next batch is comes to be known before this one's update ends.
         held = Signal()
         moves = Mux(first_beat, self.moves, held)
-        with m.If(writes.at(t.words)):
+        with m.If(writing):
             m.d.sync += held.eq(moves)
         if d.source == "xorshift" and d.drawn_beats * d.lanes * d.G != d.blocks * 512:
             last = Signal(name="update_last_drawn")
@@ -606,7 +583,7 @@ class Sgd(Elaboratable):
             drawn = Signal(name="update_drawn")
             m.d.comb += drawn.eq(update.beat < d.drawn_beats)
             moves = moves & _Delayed(m, drawn).at(t.words)
-        m.d.comb += words.step.eq(writes.at(t.words) & moves)
+        m.d.comb += words.step.eq(writing & moves)
         if d.source == "shared":
             parts = 512 // min(512, d.lanes * d.G)
             if parts == 1:
@@ -622,11 +599,11 @@ class Sgd(Elaboratable):
             m.d.sync += change.eq(((product << d.step.exponent) + word) >> d.G)
             self.changes.append(change)
 
-    def _new_weights(self, m: Module, writes: _Delayed, beats: _Delayed) -> None:
+    def _new_weights(self, m: Module) -> None:
         """Where new weights, or the host's, are written."""
         d, t = self.design, self.design.latency
         self.weights = Signal(d.lanes * d.M)
-        mine, place = writes.at(t.model_write - 1), beats.at(t.model_write - 1)
+        mine, place = self.writes.at(t.model_write - 1), self.beats.at(t.model_write - 1)
         enable, address = Signal(name="model_enable"), _data(range(d.beats), "model_place")
         m.d.sync += [enable.eq(mine | self.host_write), address.eq(Mux(self.host_write, self.host_address, place))]
         self.model_writing = (enable, address, self.weights)
