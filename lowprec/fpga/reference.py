@@ -1,4 +1,4 @@
-"""What a circuit computes, in Python integers: for every width, and slow. `lowprec.train_integer` is fast and has 4, 8 and 16 bits."""
+"""What a circuit computes, in Python integers: for every width, and slow. `lowprec.train_integer` is fast: 4, 8 and 16 bits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def train_codes(
         w[:] = np.asarray(model, np.int64)
     rows = np.zeros((-(-len(x) // d.batch_size) * d.batch_size, d.n), kind)
     rows[: len(x)] = x
-    targets = np.zeros(len(rows), kind)
+    targets = np.zeros(len(rows), np.int64)
     targets[: len(x)] = labels
     words, limit = Words(d.source, d.G, d.seed), (1 << d.M - 1) - 1
     pending = None
@@ -51,7 +51,9 @@ def train_codes(
     for _ in range(passes):
         for k in range(0, len(rows), d.batch_size):
             batch = rows[k : k + d.batch_size]
-            mu = step.mu(step.error(batch @ w, targets[k : k + d.batch_size]))
+            # One example at a time: labels with a large shift are beyond 64 bits, with every G.
+            products, codes = (batch @ w).tolist(), targets[k : k + d.batch_size].tolist()
+            mu = np.array([step.mu(step.error(z, label)) for z, label in zip(products, codes, strict=True)], kind)
             if d.stages == 2:
                 write(batch, mu)
             else:

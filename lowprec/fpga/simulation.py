@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from .. import checks
 from .design import Design
-from .verilator import PATIENCE, NoProgressError, Verilated
+from .verilator import PATIENCE, PATIENCE_PER_BEAT, NoProgressError, Verilated, code_array, feeding
 from .verilog import to_verilog
 
 __all__ = ["SIMULATORS", "Simulation", "simulate"]
@@ -73,7 +74,7 @@ def simulate(
     ------
     ImportError
         If the simulator is not installed; the text has the pip command.
-    ValueError
+    TypeError, ValueError
         If there are codes that D, M or G bits do not have, or shapes that do not match.
     NoProgressError
         If the circuit stops.
@@ -82,12 +83,16 @@ def simulate(
         raise checks.wrong_type("design", "a Design", design)
     checks.check_choice("simulator", simulator, SIMULATORS)
     d = design
-    x, labels = checks.as_array(x, "x"), checks.as_array(labels, "labels")
-    if x.ndim != 2 or x.shape[1] != d.n:
-        raise ValueError(f"x: must have {d.n} columns, as the circuit; got shape {x.shape}")
-    start = np.zeros(d.n, np.int64) if model is None else checks.as_array(model, "model")
-    if d.loss == "logistic" and not np.isin(labels, (0, 1)).all():
-        raise ValueError("labels: must be 0 or 1 with the logistic loss")
+    x = code_array("x", x, 2, -(1 << d.D - 1), (1 << d.D - 1) - 1)
+    if x.shape[1] != d.n:
+        raise checks.wrong_value("x", f"must have {d.n} columns, as the circuit", x.shape[1])
+    bounds = (0, 1) if d.loss == "logistic" else (-(1 << d.G - 1), (1 << d.G - 1) - 1)
+    labels = code_array("labels", labels, 1, *bounds)
+    checks.check_same_length("labels", labels.size, "x", len(x))
+    start = code_array("model", [0] * d.n if model is None else model, 1, 1 - (1 << d.M - 1), (1 << d.M - 1) - 1)
+    if start.size != d.n:
+        raise checks.wrong_value("model", f"must have {d.n} codes, as the circuit has columns", start.size)
+    passes, stall, stall_seed = feeding(passes, stall, stall_seed)
     arguments = {"start_model": start, "passes": passes, "stall": stall, "stall_seed": stall_seed}
     if simulator == "verilator":
         run = Verilated(to_verilog(d)).run(
@@ -121,10 +126,11 @@ def _amaranth(
     ]
     found: list[int] = []
     clocks = 0
+    patience = PATIENCE + PATIENCE_PER_BEAT * d.tile
 
     async def wait(ctx: Any, ready: Any, what: str) -> None:
         nonlocal clocks
-        for _ in range(PATIENCE):
+        for _ in range(patience):
             now = ctx.get(ready)
             if what == "idle" and now:
                 return
@@ -132,7 +138,7 @@ def _amaranth(
             clocks += 1
             if now:
                 return
-        raise NoProgressError(f"the circuit did not become {what} within {PATIENCE} clocks")
+        raise NoProgressError(f"the circuit did not become {what} within {patience} clocks")
 
     async def bench(ctx: Any) -> None:
         nonlocal clocks
@@ -144,10 +150,13 @@ def _amaranth(
             await ctx.tick()
         ctx.set(circuit.model_write, 0)
         await ctx.tick().repeat(3)
-        for beat, target in beats * passes:
+        for k, (beat, target) in enumerate(beats * passes):
             while stall and rng.random() < stall:
+                # A clock in which nothing is valid shows another beat, so that a circuit which takes it comes to other results.
+                for port, other in zip((circuit.x_data, circuit.x_label), beats[rng.integers(len(beats))], strict=True):
+                    ctx.set(port, other)
                 await ctx.tick()
-                clocks += 1
+                clocks += k > 0
             ctx.set(circuit.x_valid, 1)
             ctx.set(circuit.x_data, beat)
             ctx.set(circuit.x_label, target)
@@ -163,7 +172,14 @@ def _amaranth(
                 code = word >> lane * d.M & (1 << d.M) - 1
                 found.append(code - (code >> d.M - 1 << d.M))
 
-    simulator = sim.Simulator(circuit)
+    # Amaranth writes the enable of a memory as one expression with a level for each bit of a word: too many for Python's
+    # compiler, which allows some times as many as the limit.
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, d.lanes * max(d.D, d.M)))
+    try:
+        simulator = sim.Simulator(circuit)
+    finally:
+        sys.setrecursionlimit(limit)
     simulator.add_clock(1e-8)
     simulator.add_testbench(bench)
     simulator.run()

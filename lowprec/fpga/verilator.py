@@ -28,7 +28,7 @@ __all__ = ["NoProgressError", "Run", "Verilated"]
 
 #: Clocks without a beat taken, or without becoming idle, that no circuit needs, besides some for each beat of a batch.
 PATIENCE = 100_000
-_PATIENCE_PER_BEAT = 16
+PATIENCE_PER_BEAT = 16
 
 _HARNESS = Path(__file__).with_name("harness.cpp")
 _NO_PROGRESS = 3  # the harness's exit status
@@ -286,30 +286,28 @@ class Verilated:
         batch = checks.check_int("batch", batch, minimum=1)
         lanes, beats = checks.check_int("lanes", lanes, minimum=1), checks.check_int("beats", beats, minimum=1)
         self._check_widths(D=D, M=M, G=G, lanes=lanes, beats=beats)
-        x = _codes("x_codes", x_codes, 2, -(1 << (D - 1)), (1 << (D - 1)) - 1)
+        x = code_array("x_codes", x_codes, 2, -(1 << (D - 1)), (1 << (D - 1)) - 1)
         m, n = x.shape
         columns = beats * lanes
         if n > columns:
             raise checks.wrong_value("x_codes", f"must have at most beats * lanes = {columns} columns", n)
-        labels = _codes("label_codes", label_codes, 1, -(1 << (G - 1)), (1 << (G - 1)) - 1)
+        labels = code_array("label_codes", label_codes, 1, -(1 << (G - 1)), (1 << (G - 1)) - 1)
         checks.check_same_length("label_codes", labels.size, "x_codes", m)
-        start = _codes("start_model", start_model, 1, 1 - (1 << (M - 1)), (1 << (M - 1)) - 1)
+        start = code_array("start_model", start_model, 1, 1 - (1 << (M - 1)), (1 << (M - 1)) - 1)
         if start.size not in (n, columns):
             sizes = " or ".join(str(size) for size in sorted({n, columns}))
             raise checks.wrong_value("start_model", f"must have one code for each of {sizes} columns", start.size)
-        stall = checks.check_finite_scalar("stall", stall, nonnegative=True)
-        if stall >= 1:
-            raise checks.wrong_value("stall", "must be less than 1", stall)
+        passes, stall, stall_seed = feeding(passes, stall, stall_seed)
         rows = -(-m // batch) * batch
         arguments = (
             rows,
             beats,
-            checks.check_int("passes", passes, minimum=1),
+            passes,
             checks.check_int("step", step, minimum=1, maximum=255),
             int(checks.check_bool("flush", flush)),
             stall,
-            checks.check_seed(stall_seed, "stall_seed"),
-            PATIENCE + _PATIENCE_PER_BEAT * beats * batch,
+            stall_seed,
+            PATIENCE + PATIENCE_PER_BEAT * beats * batch,
         )
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -347,18 +345,30 @@ class Verilated:
         return json.loads(done.stdout)
 
 
-# ---- codes as words of bits --------------------------------------------------------------------------------
+# ---- what is fed -------------------------------------------------------------------------------------------
 
 
-def _codes(name: str, value: Any, ndim: int, low: int, high: int) -> np.ndarray:
+def code_array(name: str, value: Any, ndim: int, low: int, high: int) -> np.ndarray:
     """`value` as an array of integers within bounds, both included."""
-    codes = checks.as_data(value, name, ndims=(ndim,))
-    if codes.dtype.kind not in "iu":
-        raise checks.wrong_type(name, "an array of integers", codes)
-    least, most = int(codes.min()), int(codes.max())
+    array = checks.as_data(value, name, ndims=(ndim,))
+    if array.dtype.kind not in "iu":
+        raise checks.wrong_type(name, "an array of integers", array)
+    least, most = int(array.min()), int(array.max())
     if least < low or most > high:
         raise checks.wrong_value(name, f"every code must lie in [{low}, {high}]", least if least < low else most)
-    return codes
+    return array
+
+
+def feeding(passes: Any, stall: Any, stall_seed: Any) -> tuple[int, float, int]:
+    """How rows are fed, checked: see `Verilated.run`."""
+    passes = checks.check_int("passes", passes, minimum=1)
+    stall = checks.check_finite_scalar("stall", stall, nonnegative=True)
+    if stall >= 1:
+        raise checks.wrong_value("stall", "must be less than 1", stall)
+    return passes, stall, checks.check_seed(stall_seed, "stall_seed")
+
+
+# ---- codes as words of bits --------------------------------------------------------------------------------
 
 
 def _pack(codes: np.ndarray, bits: int) -> np.ndarray:
