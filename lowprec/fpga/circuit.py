@@ -150,8 +150,8 @@ class _Pass(Elaboratable):
 class _Words(Elaboratable):
     """Random words for each lane: the generators of docs/architecture.md, "Random words".
 
-    The state of all generators is a ring of registers, `parts` beats around. `step` asks for the words of a further beat; they are there
-    there one clock later. With shared words only those of the first round of a write are drawn.
+    The state of all generators is a ring of registers, `parts` beats around. `step` asks for the words of a further beat; they
+    are there there one clock later. With shared words only those of the first round of a write are drawn.
     """
 
     def __init__(self, design: Design) -> None:
