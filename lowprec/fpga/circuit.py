@@ -18,7 +18,7 @@ from typing import Any
 from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, signed, unsigned
 from amaranth.lib.memory import Memory
 
-from .design import CHUNK, NEAR, Design, pieces, product_levels
+from .design import CHUNK, NEAR, Design, memory_shape, pieces, product_levels
 from .random_words import lane_states
 
 __all__ = ["Sgd"]
@@ -150,8 +150,8 @@ class _Pass(Elaboratable):
 class _Words(Elaboratable):
     """Random words for each lane: the generators of docs/architecture.md, "Random words".
 
-    The state of all generators is a ring of registers, `parts` beats around. `step` asks for the words of a further beat; they are there
-    there one clock later. With shared words only those of the first round of a write are drawn.
+    The state of all generators is a ring of registers, `parts` beats around. `step` asks for the words of a further beat; they
+    are there there one clock later. With shared words only those of the first round of a write are drawn.
     """
 
     def __init__(self, design: Design) -> None:
@@ -238,13 +238,17 @@ class Sgd(Elaboratable):
 
     def _memory(self, m: Module, name: str, width: int, depth: int, write: tuple, address: Any) -> Signal:
         """A block memory with its output register: what is at the address is there two clocks later."""
-        memory = Memory(shape=unsigned(width), depth=depth, init=[], attrs=_BLOCK)
-        m.submodules[name] = memory
-        into, out = memory.write_port(), memory.read_port()
-        enable, where, what = write
-        m.d.comb += [into.en.eq(enable), into.addr.eq(where), into.data.eq(what), out.addr.eq(address)]
         data = _data(width, f"{name}_data")
-        m.d.sync += data.eq(out.data)
+        enable, where, what = write
+        # Side by side, never one below the other: choosing between two would stand between the memory and its register.
+        bits = memory_shape(depth)[0]
+        for k in range(0, width, bits):
+            part = slice(k, min(k + bits, width))
+            memory = Memory(shape=unsigned(part.stop - k), depth=depth, init=[], attrs=_BLOCK)
+            m.submodules[f"{name}_{k}"] = memory
+            into, out = memory.write_port(), memory.read_port()
+            m.d.comb += [into.en.eq(enable), into.addr.eq(where), into.data.eq(what[part]), out.addr.eq(address)]
+            m.d.sync += data[part].eq(out.data)
         return data
 
     def _table(self, m: Module, name: str, width: int, depth: int, write: tuple, address: Any) -> Any:
@@ -548,8 +552,8 @@ class Sgd(Elaboratable):
         if not d.spread:
             return [mu]
         copies = []
-        for k in range(d.lanes // NEAR):  # equal registers would be merged again, but for their initial values
-            copies.append(_data(signed(d.G), f"mu_near_{k}", init=k + 1))
+        for k in range(-(-d.lanes // NEAR)):  # equal registers would be merged again, but for their initial values
+            copies.append(_data(signed(d.G), f"mu_near_{k}", init=k))
             m.d.sync += copies[-1].eq(mu)
         return copies
 

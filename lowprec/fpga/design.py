@@ -1,7 +1,7 @@
 """What is asked of a circuit: `Design`, and what follows from it by counting: widths and clocks.
 
-Words: a *lane* is the arithmetic for one column, a *beat* one number for each lane in one clock, a *tile* the beats of one batch of
-rows on chip, a *pass* all beats of a tile, one after the other.
+Words: a *lane* is the arithmetic for one column, a *beat* one number for each lane in one clock, a *tile* the beats of one
+batch of rows on chip, a *pass* all beats of a tile, one after the other.
 """
 
 from __future__ import annotations
@@ -36,6 +36,14 @@ _MIN_BEATS = 4
 CHUNK = 17
 #: Lanes that one register reaches. More of them have copies of it, one clock later.
 NEAR = 32
+
+# Bits in a row, and rows, of the shapes that a block memory of 18 Kbit can have.
+_SHAPES = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
+
+
+def memory_shape(depth: int) -> tuple[int, int]:
+    """Bits and rows of the widest block memory with so many rows; of the deepest one, where none has."""
+    return next((shape for shape in _SHAPES if shape[1] >= depth), _SHAPES[-1])
 
 
 def pieces(bits: int, has_sign: bool = True) -> int:
@@ -104,8 +112,8 @@ class Design:
     seed : int
         Of the random words, in [0, 2**64).
     step : IntegerStep, optional
-        The constants of the arithmetic. None: those of data in [-1, 1), weights in [-4, 4) and a step of 2**-7, or the next smaller that
-        they allow.
+        The constants of the arithmetic. None: those of data in [-1, 1), weights in [-4, 4) and a step of 2**-7, or the next
+        smaller that they allow.
 
     Raises
     ------
@@ -149,7 +157,8 @@ class Design:
         checks.check_choice("random", self.random, ("xorshift", "shared"))
         self._set("seed", checks.check_seed(self.seed))
         if self.source == "xorshift" and self.lanes * G > _MAX_BLOCKS * _BLOCK:
-            rule = f"with a fresh word for each number of {G} bits there are at most {_MAX_BLOCKS * _BLOCK // G}; or random='shared'"
+            most = _MAX_BLOCKS * _BLOCK // G
+            rule = f"with a fresh word of {G} bits for each number there are at most {most}; or take random='shared'"
             raise checks.wrong_value("lanes", rule, self.lanes)
         step = self._set("step", self._default_step() if self.step is None else self.step)
         if not isinstance(step, IntegerStep):
@@ -255,8 +264,11 @@ class Design:
 
     @property
     def spread(self) -> int:
-        """Clocks that it takes mu to reach all lanes."""
-        return int(self.lanes > NEAR)
+        """Clocks that mu takes, beyond one, from where it is kept to all lanes.
+
+        With batches it is kept in a small memory, which needs a register before the registers that go into the multipliers.
+        """
+        return int(self.lanes > NEAR or self.batch_size > 1)
 
     @property
     def latency(self) -> Latency:
@@ -270,8 +282,8 @@ class Design:
         scaled, clipped = 1 + product_levels(self.error_bits, 8), 2
         words = change + (self.batch_size > 1) - 1
         return Latency(
-            product=product, change_product=change, multiplier=product + tree + 1 + error + scaled + clipped, read=operands - 1 - self.spread,
-            model_read=words - 1, words=words, model_write=words + 4,
+            product=product, change_product=change, multiplier=product + tree + 1 + error + scaled + clipped,
+            read=operands - 1 - self.spread, model_read=words - 1, words=words, model_write=words + 4,
         )  # fmt: skip
 
     @property

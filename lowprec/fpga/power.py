@@ -2,9 +2,9 @@
 
 P = static + clock * (energy of each cell's clock, times how many there are) + bytes a second * energy of a byte of memory
 
-The static part is the core's supply current in Lattice's data sheet of the ECP5 family (77, 116 and 212 mA for the three chips) at 1.1 V. The energies are round
-figures for 40 nm logic of which one signal in eight changes in a clock, wires included; they may be off by a factor of two either way, which
-matters for what is compared with a CPU and not for what is compared among circuits.
+The static part is a supply current of the core of 77, 116 and 212 mA for the three chips, at 1.1 V. The energies are round
+figures for 40 nm logic of which one signal in eight changes in a clock, wires included; they may be off by a factor of two
+either way, which matters for what is compared with a CPU and not for what is compared among circuits.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The fastest design that fits: a search over lanes, stages and batches, for a chip and a memory.
 
-A design's clocks are known by counting (`Design.clocks`), its fastest clock is not: that takes place and route. So designs are tried in the
-order of what they could reach at the fastest clock that the chip's blocks bear, the smaller one first where two could reach the same, and the search ends when
-none that is left could be faster than the best one found. What has been placed once is on disk, so a search that was stopped goes on where it was.
+A design's clocks are known by counting (`Design.clocks`), its fastest clock is not: that takes place and route. So designs are
+tried in the order of what they could reach at the fastest clock that the chip's blocks bear, the smaller one first where two
+could reach the same, and the search ends when none that is left could be faster than the best one found. What has been placed
+once is on disk, so a search that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from .. import checks
-from .design import STAGES, Design, pieces
+from .design import STAGES, Design, memory_shape, pieces
 from .devices import SPEEDS, Device, as_device, as_speed
 from .synthesis import Placement, place_seeds, synthesize
 from .tools import ToolError
@@ -23,9 +24,6 @@ __all__ = ["Found", "Memory", "check_fits", "demands", "gnps", "search"]
 
 #: Lanes that a search tries. More of them fit on the largest chip, and take half an hour to route, at half the clock.
 SEARCHED_LANES = (4, 8, 16, 32)
-
-# Bits in a row, and rows, of the shapes that a block memory can have.
-_SHAPES = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Memory:
         return 1e-9 * (self.overhead + moved)
 
 
-def gnps(design: Design, mhz: float, memory: Memory = Memory()) -> float:  # noqa: B008  (it is frozen)
+def gnps(design: Design, mhz: float, memory: Memory = Memory()) -> float:
     """10**9 dataset numbers a second: what the circuit takes at a clock of so many MHz, or what the memory gives if that is less.
 
     The next batch is loaded while one is computed on, so the longer of the two counts.
@@ -65,7 +63,8 @@ def gnps(design: Design, mhz: float, memory: Memory = Memory()) -> float:  # noq
 
 
 def _block_memories(width: int, depth: int) -> int:
-    return min(-(-width // bits) * -(-depth // rows) for bits, rows in _SHAPES)
+    bits, rows = memory_shape(depth)
+    return -(-width // bits) * -(-depth // rows)
 
 
 def demands(design: Design) -> dict[str, int]:
@@ -97,7 +96,8 @@ def check_fits(design: Design, device: Device | str) -> None:
     ):
         if needed[name] > there:
             raise ValueError(
-                f"design: {design.name} needs {needed[name]} {what}, {chip.name} has {there}; possible are {remedy}, or a larger device"
+                f"design: {design.name} needs {needed[name]} {what}, {chip.name} has {there}; possible are {remedy}, or a larger "
+                "device"
             )
 
 
@@ -132,7 +132,7 @@ def _size(design: Design) -> float:
 def search(
     design: Design,
     device: Device | str,
-    memory: Memory = Memory(),  # noqa: B008
+    memory: Memory = Memory(),
     *,
     speed: int = 6,
     seeds: Sequence[int] = (1,),

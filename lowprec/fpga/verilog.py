@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +15,9 @@ from ..checks import need_extra
 from .design import Design
 
 __all__ = ["export", "ports", "to_verilog"]
+
+_ZERO = re.compile(r"^ +\S+ ?\[\d+\] = \d+'h0+;\n", re.MULTILINE)
+_NOTHING = re.compile(r"^ +initial begin\n +end\n", re.MULTILINE)
 
 
 def to_verilog(design: Design) -> str:
@@ -27,7 +32,9 @@ def to_verilog(design: Design) -> str:
     from .circuit import Sgd
 
     circuit = Sgd(design)
-    return verilog.convert(circuit, name="sgd", ports=circuit.ports, emit_src=False)
+    text = verilog.convert(circuit, name="sgd", ports=circuit.ports, emit_src=False)
+    # A memory's zeros are written out one by one, megabytes that take Yosys minutes. Nothing is read that was not written before.
+    return _NOTHING.sub("", _ZERO.sub("", text))
 
 
 def ports(design: Design) -> list[tuple[str, str, int, str]]:
@@ -91,55 +98,72 @@ def export(design: Design, folder: Path | str, *, facts: Mapping[str, Any] | Non
 
 def _readme(d: Design, facts: Mapping[str, Any] | None) -> str:
     step, late = d.step, d.stages == 3
-    table = "\n".join(f"| `{name}` | {way} | {bits} | {what} |" for name, way, bits, what in ports(d))
-    error = f"(y << {step.label_shift}) - z" if d.loss == "squared" else f"(y << 15) - S[clip(z >> {step.sigmoid_shift}, -128, 127)]"
-    if facts is None:
-        placed = "`lowprec fpga` places it and says how fast it is."
-    else:
-        placed = (
-            f"On an {facts['device']}, speed grade {facts['speed']}, it took {facts['lut']:,} look-up tables, {facts['ff']:,} flip-flops, "
-            f"{facts['dsp']} multipliers and {facts['bram']} block memories, and ran at {facts['fmax_mhz']:.0f} MHz (placed out of "
-            "context, after registers were moved into the block memories and multipliers, which vendors' tools do by themselves)."
-        )
+    label, index = f"y << {step.label_shift}", f"z >> {step.sigmoid_shift}"
+    error = f"({label}) - z" if d.loss == "squared" else f"({label}) - S[clip({index}, -128, 127)]"
+    kind = "linear" if d.loss == "squared" else "logistic"
     batch = "row" if d.batch_size == 1 else f"batch of {d.batch_size} rows"
-    return f"""# {d.signature}: SGD for {"linear" if d.loss == "squared" else "logistic"} regression, {d.lanes} lanes, {d.stages} stages
-
-{d.n} columns; a row takes {d.beats} beats of {d.lanes} codes ({d.columns - d.n} columns of zeros at its end). {placed}
-A {batch} takes {d.clocks} clocks, so it trains on {d.numbers_per_clock:.2f} numbers a clock.
-
-## What it computes
-
-    z    = sum_j x_j w_j                        exact
+    random = f"a random number of {d.G} bits ({d.source}, seed {d.seed})"
+    if d.source == "nearest":
+        random = f"one half, 2^{d.G - 1}"
+    placed = "`lowprec fpga` places it and says how fast it is."
+    if facts is not None:
+        placed = (
+            f"On an {facts['device']}, speed grade {facts['speed']}, it took {facts['lut']:,} look-up tables, {facts['ff']:,} "
+            f"flip-flops, {facts['dsp']} multipliers and {facts['bram']} block memories, and ran at {facts['fmax_mhz']:.0f} MHz "
+            "(placed out of context, after registers were moved into the block memories and multipliers, as vendors' tools do by "
+            "themselves)."
+        )
+    when = (
+        "The update is one batch late: the products of a batch are taken before the batch before it is written."
+        if late
+        else "A batch is written before the products of the next one are taken."
+    )
+    paragraphs = [
+        f"# {d.signature}: SGD for {kind} regression, {d.lanes} lanes, {d.stages} stages",
+        f"{d.n} columns; a row takes {d.beats} beats of {d.lanes} codes ({d.columns - d.n} columns of zeros at its end). "
+        f"{placed} A "
+        f"{batch} takes {d.clocks} clocks, so it trains on {d.numbers_per_clock:.2f} numbers a clock.",
+        "## What it computes",
+        f"""\
+    z    = sum_j x_j w_j                                exact
     e    = {error}
-    mu   = clip((e * eta) >> {step.shift})              {d.G} bits, to +-(2^{d.G - 1} - 1)
-    w_j <- sat(w_j + ((sum mu * 2^{step.exponent} * x_j + r_j) >> {d.G}))     the sum over the rows of a batch; to +-(2^{d.M - 1} - 1)
-
-All in integers; >> rounds down; r_j is {"half, 2^" + str(d.G - 1) if d.source == "nearest" else f"a random number of {d.G} bits ({d.source}, seed {d.seed})"}.
-{"The update is one batch late: the products of a batch are taken before the batch before it is written." if late else "A batch is written before the next one's products are taken."}
-`lowprec.train_integer(..., delay={int(late)})` computes the same in software, to the bit{", up to 16 bits" if d.G == 32 else ""}. Its result has the codes
-(`result.data`, `result.model`) and the constants (`result.step`; `step.labels(y)` makes the codes of labels). The constants above are in this
-circuit; only eta is an input. Make the circuit for yours by `Design(..., step=result.step)`.
-
-## Ports
-
-| port | | bits | |
-|---|---|--:|---|
-{table}
-
-## On a board
-
-1. Hold `rst` for a clock or more. Set `step`.
-2. While `idle` is high, write the start model: {d.beats} beats, one a clock, `model_write` high.
-3. Stream rows in: connect a DMA's AXI4-Stream to `x_data` (tdata), `x_valid` (tvalid), `x_ready` (tready), and the label to `x_label`
-   (tuser, the same value during the whole row will do). Rows follow each other without a gap; the circuit loads one tile while it computes on another, and
-   pauses of the memory change nothing but the time. At full speed it wants {d.numbers_per_clock * d.D / 8:.2f} bytes a clock.
-4. {"Fill up the last batch with rows of zeros with label 0. " if d.batch_size > 1 else ""}{"After the last row set `flush`, wait" if late else "After the last row wait"} for `idle`, and read the model: an address a clock, the contents three clocks later.
-
-The open tool chain, for a chip of the ECP5 family and a top module of your own that holds this one:
-
+    mu   = clip((e * eta) >> {step.shift})                      to +-(2^{d.G - 1} - 1)
+    w_j <- sat(w_j + ((S_j * 2^{step.exponent} + r_j) >> {d.G}))     to +-(2^{d.M - 1} - 1)""",
+        f"All in integers; >> rounds down; S_j is the sum of mu x_j over the rows of a batch, r_j {random}. {when}",
+        f"`lowprec.train_integer(..., delay={int(late)})` computes the same in software, to the bit, for D and M of 4, 8 and "
+        "16 bits. Its "
+        "result has the codes (`result.data`, `result.model`) and the constants (`result.step`; `step.labels(y)` makes the "
+        "codes of "
+        "labels). The constants above are in this circuit; only eta is an input. Make the circuit for yours by "
+        "`Design(..., step=result.step)`.",
+        "## Ports",
+        "\n".join(
+            ["| port | | bits | |", "|---|---|--:|---|"]
+            + [f"| `{name}` | {way} | {bits} | {what} |" for name, way, bits, what in ports(d)]
+        ),
+        "## On a board",
+        "1. Hold `rst` for a clock or more. Set `step`.",
+        f"2. While `idle` is high, write the start model: {d.beats} beats, one a clock, `model_write` high. (Memories hold "
+        "nothing "
+        "that can be relied on before.)",
+        "3. Stream rows in: connect a DMA's AXI4-Stream to `x_data` (tdata), `x_valid` (tvalid), `x_ready` (tready), and the "
+        "label to "
+        "`x_label` (tuser, the same value during the whole row will do). Rows follow each other without a gap; the circuit "
+        "loads one tile "
+        "while it computes on another, and pauses of the memory change nothing but the time. At full speed it takes "
+        f"{d.numbers_per_clock * d.D / 8:.2f} bytes a clock.",
+        "4. "
+        + ("Fill up the last batch with rows of zeros with label 0. " if d.batch_size > 1 else "")
+        + ("After the last row set `flush`, wait" if late else "After the last row wait")
+        + " for `idle`, and read the model: an address a clock, the contents three clocks later.",
+        "The open tool chain, for a chip of the ECP5 family and a top module of your own that holds this one:",
+        """\
     yosys -p 'read_verilog top.v sgd.v; synth_ecp5 -top top -json top.json'
     nextpnr-ecp5 --25k --speed 6 --package CABGA381 --lpf board.lpf --json top.json --textcfg top.config
-    ecppack top.config top.bit
-
-A simulation that streams in data, as C++ for Verilator, is `lowprec/fpga/harness.cpp` of the Python package; `lowprec.fpga.simulate` runs it.
-"""
+    ecppack top.config top.bit""",
+        "A program that streams data into the circuit, in C++ for Verilator, is `lowprec/fpga/harness.cpp` of the Python "
+        "package; "
+        "`lowprec.fpga.simulate` runs it.",
+    ]
+    wrapped = (p if p.startswith(("    ", "|")) else textwrap.fill(p, 120, break_on_hyphens=False) for p in paragraphs)
+    return "\n\n".join(wrapped) + "\n"

@@ -1,7 +1,7 @@
 """`lowprec fpga`: circuits beside the paper's Fig 7f.
 
-``plan`` says which designs are made, ``run`` makes them, checks them against training in software, and has the rows, ``show`` has tables
-and plots.
+``plan`` says which designs are made, ``run`` makes them, checks them against training in software, and has the rows, ``show``
+has tables and plots.
 """
 
 from lowprec.report.fpga.plan import DEFAULT, QUICK, Options

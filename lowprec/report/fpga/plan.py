@@ -99,8 +99,8 @@ class Piece:
     Parameters
     ----------
     figure : str
-        "7f": the precisions. "stages", "batch", "rounding", "data": the trades. All are of the same number of lanes but where stages
-        are compared.
+        "7f": the precisions. "stages", "batch", "rounding", "data": the trades. All are of the same number of lanes but where
+        stages are compared.
     design : Design
     """
 

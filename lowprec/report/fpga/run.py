@@ -26,7 +26,7 @@ from lowprec.fpga.verilog import export, to_verilog
 from lowprec.report import paper
 from lowprec.report.experiments.common import make_row
 from lowprec.report.files import header
-from lowprec.report.fpga.plan import Options, Piece, checked_designs, pieces, width_designs
+from lowprec.report.fpga.plan import Options, checked_designs, pieces, width_designs
 from lowprec.report.machine import usable_cpus
 
 __all__ = ["FIELDS", "check", "measure", "write_verilog"]
@@ -133,8 +133,8 @@ def _step_size(d: Design) -> float:
 def check(d: Design, examples: int, *, seed: int = 1) -> dict[str, Any]:
     """Train in software, run the circuit on the same codes, and compare the models to the bit.
 
-    Up to 16 bits the software is `lowprec.train_integer`, beyond that the model in Python integers. The circuit runs in Verilator, or where
-    that is not installed in Amaranth's simulator, over the first hundred examples.
+    Up to 16 bits the software is `lowprec.train_integer`, beyond that the model in Python integers. The circuit runs in
+    Verilator, or where that is not installed in Amaranth's simulator, over the first hundred examples.
 
     Parameters
     ----------

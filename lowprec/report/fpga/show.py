@@ -58,8 +58,10 @@ def _fig7f(results: dict[str, Any]) -> list[Table]:
         few, many = by["D4M4"], by["D32M32"]
         made.notes.append(
             f"4 bits over 32: {times(few['circuit_gnps'] / many['circuit_gnps'])} the throughput, "
-            f"{times(few['gnps_per_klut'] / many['gnps_per_klut'])} per logic cell, {times(few['gnps_per_dsp'] / many['gnps_per_dsp'])} per "
-            f"multiplier. In the paper: 2.53x, and {times((7.91 / 26.53) / (3.132 / 55.13))} per area."
+            f"{times(few['gnps_per_klut'] / many['gnps_per_klut'])} per logic cell, "
+            f"{times(few['gnps_per_dsp'] / many['gnps_per_dsp'])} per multiplier. In the paper: "
+            f"{times(few['paper_gnps'] / many['paper_gnps'])}, and "
+            f"{times(few['paper_gnps'] / few['paper_area'] * many['paper_area'] / many['paper_gnps'])} per area."
         )
     return [made]
 
@@ -79,8 +81,8 @@ def _search(results: dict[str, Any]) -> list[Table]:
         seen.add(row["signature"])
         bound = "memory" if row["gnps"] < 0.999 * row["circuit_gnps"] else "clock"
         made.add(
-            row["signature"], str(row["lanes"]), str(row["stages"]), str(row["batch"]), number(row["gnps"]), _mhz(row), *_area(row), bound,
-            number(row["paper_gnps"]),
+            row["signature"], str(row["lanes"]), str(row["stages"]), str(row["batch"]), number(row["gnps"]), _mhz(row),
+            *_area(row), bound, number(row["paper_gnps"]),
         )  # fmt: skip
     made.notes.append(f"{len(rows)} designs were placed; those that could not be faster at any clock of the chip were not.")
     made.notes.append(f"*: the paper, {PAPER_DEVICE}.")
@@ -105,8 +107,10 @@ def _trades(results: dict[str, Any]) -> list[Table]:
         [f"{row['stages']} stages, {row['lanes']} lanes" for row in stages],
         stages,
         [
-            "Three: products and update at once, each with multipliers of its own, two copies of the model and of a tile, one batch late. "
-            "Two: one after the other in the same multipliers, so twice the lanes for the same throughput, and half the memory."
+            "Three: products and update at once, each with multipliers of its own, two copies of the model and of a tile, "
+            "one batch "
+            "late. Two: one after the other in the same multipliers, so twice the lanes for the same throughput, and half "
+            "the memory."
         ],
     )
     batch = _select(results, "batch")
@@ -156,8 +160,8 @@ def _crossover(results: dict[str, Any]) -> list[Table]:
         end = f"up to {max(wins)} of these bursts" if wins else "nowhere"
         made.notes.append(f"{stages} stages: the mini-batch wins {end}; the paper: unless a row spans 100 bursts.")
     made.notes.append(
-        f"From the clocks that were reached at n = {o['n']}; a burst has 64 bytes, a request (a row, or a batch) costs {o['overhead']:g} ns "
-        "besides them. Too large: the tiles do not fit the chip."
+        f"From the clocks that were reached at n = {o['n']}; a burst has 64 bytes, a request (a row, or a batch) costs "
+        f"{o['overhead']:g} ns besides them. Too large: the tiles do not fit the chip."
     )
     return [made]
 
@@ -171,7 +175,9 @@ def _widths(results: dict[str, Any]) -> list[Table]:
         bits = int(row["signature"][1:].partition("M")[0])
         made.add(str(bits), f"{row['lut_per_lane']:.0f}", f"{row['ff_per_lane']:.0f}", number(row["lut_per_lane"] / bits))
     made.notes.append(
-        "Counted after synthesis, 16 lanes less 8. About 40 of the LUTs are the lane's random word; beyond 16 bits words and steps have 32."
+        "Counted after synthesis, 16 lanes less 8. About 40 of the LUTs are the lane's random word; beyond 16 bits words and "
+        "steps "
+        "have 32."
     )
     return [made]
 
@@ -195,8 +201,9 @@ def _power(results: dict[str, Any]) -> list[Table]:
     for name, value in _PAPER_WATT.items():
         made.add("", f"paper, {name}, average", NONE, NONE, number(value))
     made.notes.append(
-        "Circuits: static current of the data sheet; a LUT 0.6, an FF 0.25, a multiplier 12, a block memory 15 pJ a clock; DDR3 480 pJ a byte. "
-        "Not measured, and uncertain by a factor of two. The CPU's power is what --cpu-watts says it is."
+        "Circuits: static current 77 to 212 mA; a LUT 0.6, an FF 0.25, a multiplier 12, a block memory 15 pJ a clock; DDR3 "
+        "480 pJ a "
+        "byte. Not measured, and uncertain by a factor of two. The CPU's power is what --cpu-watts says it is."
     )
     return [made]
 
@@ -210,13 +217,16 @@ def _checks(results: dict[str, Any]) -> list[Table]:
     for row in rows:
         batches = row["examples"] / row["batch"]
         made.add(
-            row["signature"], str(row["stages"]), str(row["batch"]), f"{row['examples']:,}", "equal" if row["equal"] else "DIFFERENT",
+            row["signature"], str(row["stages"]), str(row["batch"]), f"{row['examples']:,}",
+            "equal" if row["equal"] else "DIFFERENT",
             f"{row['moved']} of {row['n']}", f"{row['clocks'] / batches:.2f} ({row['clocks_counted'] / batches:.0f})",
             number(row["first_loss"]), number(row["last_loss"]),
         )  # fmt: skip
     simulators = " and ".join(dict.fromkeys(row["simulator"] for row in rows))
     made.notes.append(
-        f"Run by {simulators}; software: lowprec.train_integer, beyond 16 bits the model in Python integers. In brackets: clocks by counting."
+        f"Run by {simulators}; software: lowprec.train_integer, beyond 16 bits the model in Python integers. In brackets: "
+        "clocks by "
+        "counting."
     )
     return [made]
 
@@ -265,7 +275,12 @@ def figures(results: dict[str, Any]) -> dict[str, Any]:
         counted = [(int(row["signature"][1:].partition("M")[0]), row) for row in widths]
         made["fpga-widths"] = plots.lines(
             "What one more lane takes",
-            {"": [plots.Line(name, [(b, row[key]) for b, row in counted]) for name, key in (("LUT", "lut_per_lane"), ("FF", "ff_per_lane"))]},
+            {
+                "": [
+                    plots.Line(name, [(b, row[key]) for b, row in counted])
+                    for name, key in (("LUT", "lut_per_lane"), ("FF", "ff_per_lane"))
+                ]
+            },
             x="bits of D and M", y=["cells"], x_ticks=[b for b, _ in counted if b % 4 == 0],
         )  # fmt: skip
     crossover = _select(results, "crossover")
