@@ -107,8 +107,8 @@ def examples(rng, design, m):
         ({"n": 2**20 + 1}, r"n: must lie in \[1, 1048576\]"),
         ({"lanes": 7}, "lanes: must be one of 4, 8, 16, 32, 64, 128; got 7"),
         ({"lanes": 2}, "lanes: must be one of 4, 8"),
-        ({"lanes": 64, "signature": "D32M8"}, "lanes: with a fresh word for each number of 32 bits there are at most 32; or"),
-        ({"lanes": 128}, "lanes: with a fresh word for each number of 16 bits there are at most 64; or random='shared'; got 128"),
+        ({"lanes": 64, "signature": "D32M8"}, "lanes: with a fresh word of 32 bits for each number there are at most 32"),
+        ({"lanes": 128}, "at most 64; or take random='shared'; got 128"),
         ({"stages": 1}, "stages: must be one of 2, 3; got 1"),
         ({"stages": 4}, "stages: must be one of 2, 3; got 4"),
         ({"batch_size": 0}, r"batch_size: must lie in \[1, 64\]; got 0"),
@@ -755,7 +755,7 @@ def test_a_circuit_that_stops_is_given_up(monkeypatch):
 
 @needs_amaranth
 def test_words_of_thousands_of_bits():
-    # Amaranth's simulator writes what enables a memory as one expression, with a level for each bit of a word.
+    # Amaranth's simulator makes one expression of what enables a memory, with a level for each bit of its words.
     d = Design("D2M30", 1, 128, rounding="nearest")
     found = simulate(d, [[1]], [2**20], [77], simulator="amaranth").model.tolist()
     assert found == train_codes(d, [[1]], [2**20], [77]).tolist() != [77]
