@@ -107,8 +107,8 @@ def examples(rng, design, m):
         ({"n": 2**20 + 1}, r"n: must lie in \[1, 1048576\]"),
         ({"lanes": 7}, "lanes: must be one of 4, 8, 16, 32, 64, 128; got 7"),
         ({"lanes": 2}, "lanes: must be one of 4, 8"),
-        ({"lanes": 64, "signature": "D32M8"}, "lanes: with a fresh word for each number of 32 bits there are at most 32; or"),
-        ({"lanes": 128}, "lanes: with a fresh word for each number of 16 bits there are at most 64; or random='shared'; got 128"),
+        ({"lanes": 64, "signature": "D32M8"}, "lanes: with a fresh word of 32 bits for each number there are at most 32"),
+        ({"lanes": 128}, "at most 64; or take random='shared'; got 128"),
         ({"stages": 1}, "stages: must be one of 2, 3; got 1"),
         ({"stages": 4}, "stages: must be one of 2, 3; got 4"),
         ({"batch_size": 0}, r"batch_size: must lie in \[1, 64\]; got 0"),
@@ -321,7 +321,8 @@ CIRCUITS = [
     ("D4M4", 70, 4, 2, 3, "squared", "shared"), ("D4M4", 300, 16, 3, 2), ("D16M16", 33, 4, 3, 5), ("D16M16", 150, 16, 2, 2),
     ("D8M16", 40, 8, 2, 2, "logistic"), ("D8M16", 40, 8, 3, 3, "logistic", "shared"), ("D16M8", 90, 8, 3, 1, "squared", "shared"),
     ("D5M11", 70, 16, 2, 5), ("D2M2", 33, 32, 3, 1), ("D2M2", 200, 8, 2, 2, "logistic", "nearest"), ("D3M16", 1, 4, 3, 2),
-    ("D8M8", 1, 64, 3, 1), ("D8M8", 1, 4, 2, 64), ("D8M8", 300, 64, 2, 2, "logistic"),
+    ("D8M8", 1, 64, 3, 1), ("D8M8", 1, 4, 2, 64), ("D8M8", 20, 8, 2, 1), ("D8M8", 20, 8, 3, 1),
+    ("D8M8", 300, 64, 2, 2, "logistic"),
     ("D8M8", 520, 128, 3, 2, "squared", "shared"), ("D4M4", 4, 64, 2, 3, "squared", "nearest"),
     ("D32M32", 40, 4, 2, 1), ("D32M32", 20, 8, 3, 2, "logistic", "shared"), ("D32M8", 33, 16, 3, 2),
     ("D4M32", 17, 4, 2, 2, "squared", "nearest"), ("D20M6", 50, 32, 3, 1),
@@ -754,7 +755,7 @@ def test_a_circuit_that_stops_is_given_up(monkeypatch):
 
 @needs_amaranth
 def test_words_of_thousands_of_bits():
-    # Amaranth's simulator writes what enables a memory as one expression, with a level for each bit of a word.
+    # Amaranth's simulator makes one expression of what enables a memory, with a level for each bit of its words.
     d = Design("D2M30", 1, 128, rounding="nearest")
     found = simulate(d, [[1]], [2**20], [77], simulator="amaranth").model.tolist()
     assert found == train_codes(d, [[1]], [2**20], [77]).tolist() != [77]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,14 +171,7 @@ def _amaranth(
                 code = word >> lane * d.M & (1 << d.M) - 1
                 found.append(code - (code >> d.M - 1 << d.M))
 
-    # Amaranth writes the enable of a memory as one expression with a level for each bit of a word: too many for Python's
-    # compiler, which allows some times as many as the limit.
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(limit, d.lanes * max(d.D, d.M)))
-    try:
-        simulator = sim.Simulator(circuit)
-    finally:
-        sys.setrecursionlimit(limit)
+    simulator = sim.Simulator(circuit)
     simulator.add_clock(1e-8)
     simulator.add_testbench(bench)
     simulator.run()
