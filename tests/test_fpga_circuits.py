@@ -434,7 +434,6 @@ def test_batches_that_move_nothing_draw_no_words(stages, lanes, rng):
     assert simulate(d, x, labels, simulator="amaranth").model.tolist() == train_codes(d, x, labels).tolist()
 
 
-early = pytest.mark.xfail(strict=True, reason="with fewer than 16 beats a row a tile of three stages is free again too late")
 
 
 @needs_amaranth
@@ -444,7 +443,7 @@ early = pytest.mark.xfail(strict=True, reason="with fewer than 16 beats a row a 
         ("D8M8", 1, 4, 2, 1), ("D8M8", 100, 8, 2, 5), ("D8M8", 300, 64, 2, 2), ("D8M8", 20, 4, 2, 16, "logistic"),
         ("D8M8", 1, 4, 3, 1), ("D8M8", 200, 4, 3, 1), ("D8M8", 100, 8, 3, 1, "logistic"), ("D8M8", 250, 16, 3, 3),
         ("D16M32", 90, 4, 3, 2, "squared", "shared"), ("D8M8", 100, 64, 3, 1),
-        pytest.param(("D8M8", 100, 16, 3, 5), marks=early), pytest.param(("D8M8", 1, 4, 3, 16), marks=early),
+        ("D8M8", 100, 16, 3, 5), ("D8M8", 1, 4, 3, 16),
     ],
     ids=lambda case: "-".join(map(str, case)),
 )  # fmt: skip

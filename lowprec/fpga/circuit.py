@@ -151,7 +151,7 @@ class _Words(Elaboratable):
     """Random words for each lane: the generators of docs/architecture.md, "Random words".
 
     The state of all generators is a ring of registers, `parts` beats around. `step` asks for the words of a further beat; they
-    are there there one clock later. With shared words only those of the first round of a write are drawn.
+    are there one clock later. With shared words only those of the first round of a write are drawn.
     """
 
     def __init__(self, design: Design) -> None:
@@ -296,7 +296,7 @@ class Sgd(Elaboratable):
         into = Signal(2)
         address = Signal(range(2 * tile))
         beat, row = Signal(range(d.beats)), Signal(range(B))
-        take = Signal()
+        take = self.take = Signal()
         m.d.comb += take.eq(self.x_ready & self.x_valid)
         last_beat = beat == d.beats - 1
         last = last_beat & (row == B - 1) if B > 1 else last_beat
@@ -315,10 +315,10 @@ class Sgd(Elaboratable):
         self.load = Signal()
         self.load_address, self.load_data = _data(range(2 * tile), "load_address"), _data(d.lanes * d.D, "load_data")
         self.label_write = Signal()
-        self.label_slot, self.label = _data(range(4 * B), "label_slot"), _data(d.G, "label")
+        self.label_slot, self.label = _data(2 + len(row), "label_slot"), _data(d.G, "label")
         m.d.sync += [
             self.load.eq(take), self.load_address.eq(address), self.load_data.eq(self.x_data),
-            self.label_write.eq(take & (beat == 0)), self.label_slot.eq(into * B + row),
+            self.label_write.eq(take & (beat == 0)), self.label_slot.eq(Cat(row, into)),
             self.label.eq(self.x_label),
         ]  # fmt: skip
         # Tiles whose last beat is in the memory and which no pass has taken yet.
@@ -329,7 +329,7 @@ class Sgd(Elaboratable):
         m.d.comb += still.eq(waiting + seen - self.taken)
         m.d.sync += [waiting.eq(still), self.waiting.eq(still != 0)]
         self.empty = Signal(init=1)
-        m.d.sync += self.empty.eq((occupied == 0) & (beat == 0) & (row == 0) & ~self.load)
+        m.d.sync += self.empty.eq((occupied == 0) & (beat == 0) & (row == 0) & ~self.load & ~take)
 
     def _control(self, m: Module) -> None:
         """What both kinds of circuit have: two passes, mu, and when weights are written."""
@@ -358,7 +358,7 @@ class Sgd(Elaboratable):
     def _release(self, m: Module, reading: _Pass) -> None:
         """A tile is free again a few clocks before its last beat is read: the loader needs more to overtake the reading."""
         d = self.design
-        early = 6 if d.beats >= 16 else 0
+        early = 6 if d.beats >= 16 else 3
         left = Signal(range(d.tile + 1), name="until_release")
         with m.If(reading.start):
             m.d.sync += left.eq(d.tile - early)
@@ -386,7 +386,7 @@ class Sgd(Elaboratable):
         rest, drained = self._timer(m, "until_drained", tile + t.model_write + 4)
         with m.If(start_update):
             m.d.sync += [rest.eq(tile + t.model_write + 4), drained.eq(0)]
-        m.d.sync += self.idle.eq(over & ~updating & drained & self.empty & ~self.waiting)
+        m.d.sync += self.idle.eq(over & ~updating & drained & self.empty & ~self.waiting & ~self.take)
 
         address = Mux(update.valid, update.address, self.products.address)
         loading = self.load, self.load_address, self.load_data
@@ -428,7 +428,7 @@ class Sgd(Elaboratable):
         rest, drained = self._timer(m, "until_drained", d.clocks + d.lag + t.model_write + 4)
         with m.If(start):
             m.d.sync += [rest.eq(d.clocks + d.lag + t.model_write + 4), drained.eq(0)]
-        m.d.sync += self.idle.eq(drained & self.empty & ~self.waiting & ~pending)
+        m.d.sync += self.idle.eq(drained & self.empty & ~self.waiting & ~pending & ~self.take)
         late = _Delayed(m, with_update, reset=True).at(d.lag)
         # The copy of a tile is in the order of the passes.
         copy_half, update_half = Signal(), Signal()
@@ -508,12 +508,14 @@ class Sgd(Elaboratable):
         if step.loss == "logistic":
             z = self._logistic(m, z)
             clocks += 2
-        slot = labels_of.at(clocks - 1) * B + row.at(clocks - 1) if B > 1 else labels_of.at(clocks - 1)
+        slot = Cat(row.at(clocks - 1), labels_of.at(clocks - 1))
         label = _data(signed(d.G), "label_now")
         written = self.label_write, self.label_slot, self.label
-        m.d.sync += label.eq(self._table(m, "labels", d.G, 4 * B, written, slot).as_signed())
+        m.d.sync += label.eq(self._table(m, "labels", d.G, 1 << len(slot), written, slot).as_signed())
         e = _data(signed(d.error_bits), "error")
-        m.d.sync += e.eq((label << step.label_shift) - z)
+        difference = (label << step.label_shift) - z
+        # Of the product zero the logistic function is not zero, so a row that only fills up a batch says so by its label.
+        m.d.sync += e.eq(difference if step.loss == "squared" else Mux(label[-1], 0, difference))
         operand = _data(e.shape(), "error_operand")
         m.d.sync += operand.eq(e)
         clocks += 2

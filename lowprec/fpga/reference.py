@@ -36,10 +36,7 @@ def train_codes(
     w = np.zeros(d.n, kind)
     if model is not None:
         w[:] = np.asarray(model, np.int64)
-    rows = np.zeros((-(-len(x) // d.batch_size) * d.batch_size, d.n), kind)
-    rows[: len(x)] = x
-    targets = np.zeros(len(rows), np.int64)
-    targets[: len(x)] = labels
+    rows, targets = np.asarray(x).astype(kind), np.asarray(labels, np.int64)
     words, limit = Words(d.source, d.G, d.seed), (1 << d.M - 1) - 1
     pending = None
 

@@ -91,6 +91,9 @@ def simulate(
     start = code_array("model", [0] * d.n if model is None else model, 1, 1 - (1 << d.M - 1), (1 << d.M - 1) - 1)
     if start.size != d.n:
         raise checks.wrong_value("model", f"must have {d.n} codes, as the circuit has columns", start.size)
+    if d.loss == "logistic" and len(x) % d.batch_size:  # rows that are none; with the squared loss zeros are
+        rows = -len(x) % d.batch_size
+        x, labels = np.pad(x, ((0, rows), (0, 0))), np.pad(labels, (0, rows), constant_values=-1)
     passes, stall, stall_seed = feeding(passes, stall, stall_seed)
     arguments = {"start_model": start, "passes": passes, "stall": stall, "stall_seed": stall_seed}
     if simulator == "verilator":

@@ -46,7 +46,7 @@ def ports(design: Design) -> list[tuple[str, str, int, str]]:
     """
     d = design
     address = max(1, (d.beats - 1).bit_length())
-    label = "0 or 1" if d.loss == "logistic" else "two's complement"
+    label = "0 or 1, negative: no row" if d.loss == "logistic" else "two's complement"
     return [
         ("clk", "in", 1, "everything happens at its rising edge"),
         ("rst", "in", 1, "synchronous: the random words begin anew, nothing is pending; the model stays"),
@@ -55,7 +55,7 @@ def ports(design: Design) -> list[tuple[str, str, int, str]]:
         ("x_ready", "out", 1, "a beat is taken at every edge where x_valid and x_ready are high"),
         ("x_data", "in", d.lanes * d.D, f"{d.lanes} codes of {d.D} bits, two's complement, the first column in the lowest bits"),
         ("x_label", "in", d.G, f"the row's label code, {label}; looked at in the row's first beat"),
-        ("flush", "in", 1, "three stages: make the write that is pending when no batch waits; two stages: no effect"),
+        ("flush", "in", 1, "three stages: make the write that is pending; high only after the last row. Two stages: no effect"),
         ("idle", "out", 1, "nothing is under way or pending: the model may be read and written"),
         ("model_address", "in", address, f"a beat of the model, 0 to {d.beats - 1}"),
         ("model_write", "in", 1, "write model_data_in at model_address; no effect unless idle"),
@@ -142,7 +142,7 @@ def _readme(d: Design, facts: Mapping[str, Any] | None) -> str:
             + [f"| `{name}` | {way} | {bits} | {what} |" for name, way, bits, what in ports(d)]
         ),
         "## On a board",
-        "1. Hold `rst` for a clock or more. Set `step`.",
+        "1. Hold `rst` for a clock or more, and `x_valid` low meanwhile. Set `step`.",
         f"2. While `idle` is high, write the start model: {d.beats} beats, one a clock, `model_write` high. (Memories hold "
         "nothing "
         "that can be relied on before.)",
@@ -153,7 +153,7 @@ def _readme(d: Design, facts: Mapping[str, Any] | None) -> str:
         "while it computes on another, and pauses of the memory change nothing but the time. At full speed it takes "
         f"{d.numbers_per_clock * d.D / 8:.2f} bytes a clock.",
         "4. "
-        + ("Fill up the last batch with rows of zeros with label 0. " if d.batch_size > 1 else "")
+        + (f"Fill up the last batch with rows of zeros with label {-int(d.loss == 'logistic')}. " if d.batch_size > 1 else "")
         + ("After the last row set `flush`, wait" if late else "After the last row wait")
         + " for `idle`, and read the model: an address a clock, the contents three clocks later.",
         "The open tool chain, for a chip of the ECP5 family and a top module of your own that holds this one:",

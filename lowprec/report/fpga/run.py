@@ -23,6 +23,7 @@ from lowprec.fpga.search import Found, check_fits, gnps, search
 from lowprec.fpga.simulation import simulate
 from lowprec.fpga.synthesis import Netlist, Placement, place_seeds, synthesize
 from lowprec.fpga.verilog import export, to_verilog
+from lowprec.integer_step import integer_step
 from lowprec.report import paper
 from lowprec.report.experiments.common import make_row
 from lowprec.report.files import header
@@ -160,6 +161,8 @@ def check(d: Design, examples: int, *, seed: int = 1) -> dict[str, Any]:
     X, y = _problem(d, examples, seed)
     if d.G == 32 or {d.D, d.M} - {4, 8, 16}:
         codes = np.rint(X * (2.0 ** (d.D - 1) - 1)).astype(np.int64)
+        scales = 2.0 ** (1 - d.D), 2.0 ** (2 - d.M)
+        d = replace(d, step=integer_step(d.D, d.M, d.loss, _step_size(d), *scales, float(np.abs(y).max())))
         labels = d.step.labels(y)
         expected, losses = train_codes(d, codes, labels), (None, None)
     else:
