@@ -143,8 +143,8 @@ def _crossover(results: dict[str, Any]) -> list[Table]:
     made = Table(
         f"Mini-batch over standard: {rows[0]['signature']}, {rows[0]['lanes']} lanes, {_memory(results)}",
         [
-            "bursts of a row",
-            *(f"{stages} stages, {what}" for stages in (3, 2) for what in ("standard", f"batch {rows[0]['batch']}", "ratio")),
+            "bursts",
+            *(name for stages in (3, 2) for name in (f"{stages} stages", f"batch {rows[0]['batch']}", "ratio")),
         ],
     )
     by = {(row["stages"], row["bursts"]): row for row in rows}
@@ -161,7 +161,7 @@ def _crossover(results: dict[str, Any]) -> list[Table]:
         made.notes.append(f"{stages} stages: the mini-batch wins {end}; the paper: unless a row spans 100 bursts.")
     made.notes.append(
         f"From the clocks that were reached at n = {o['n']}; a burst has 64 bytes, a request (a row, or a batch) costs "
-        f"{o['overhead']:g} ns besides them. Too large: the tiles do not fit the chip."
+        f"{o['overhead']:g} ns besides them. Bursts: of a row. Too large: the tiles do not fit the chip."
     )
     return [made]
 
