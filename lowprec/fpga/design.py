@@ -94,7 +94,7 @@ class Design:
     signature : Signature or str
         D and M: fixed point of 2 to 32 bits. G, if it is written, must be what the circuit has: G16, or G32 where D or M has more
         than 16 bits. With up to 16 bits in {4, 8, 16}, `lowprec.train_integer` computes the same; other widths exist here and in
-        `lowprec.fpga.reference` alone.
+        `train_codes` alone.
     n : int
         Columns of the data, which is also the length of the model.
     lanes : int
