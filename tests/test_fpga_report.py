@@ -31,6 +31,7 @@ from lowprec.fpga import (
     search,
     synthesize,
     to_verilog,
+    train_codes,
 )
 from lowprec.fpga.design import memory_shape
 from lowprec.report import fpga, tables
@@ -272,3 +273,24 @@ def test_without_the_extra(monkeypatch, tmp_path, capsys):
 def test_the_chips_are_those_of_the_family():
     assert list(DEVICES) == ["LFE5U-25F", "LFE5U-45F", "LFE5U-85F"]
     assert math.isinf(Memory().bandwidth)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: Memory(-1.0), ValueError, "bandwidth: must be finite and positive"),
+        (lambda: Memory(math.nan), ValueError, "bandwidth"),
+        (lambda: Memory(1.0, burst=0), ValueError, "burst: must be at least 1"),
+        (lambda: gnps(Design(), 0.0), ValueError, "mhz: must be finite and positive"),
+        (lambda: search(Design(), "LFE5U-25F", seeds=()), ValueError, "seeds: must name one at least"),
+        (lambda: search("D8M8", "LFE5U-25F"), TypeError, "design: expected a Design"),
+        (lambda: to_verilog("D8M8"), TypeError, "design: expected a Design"),
+        (lambda: train_codes(Design(n=2), [[0.5, 1.0]], [1]), TypeError, "x: expected an array of integers"),
+        (lambda: train_codes(Design(n=2), [[0, 1000]], [1]), ValueError, "x: every code must lie in"),
+        (lambda: train_codes(Design(n=2), [[0, 1, 2]], [1]), ValueError, "x: must have 2 columns"),
+        (lambda: train_codes(Design(n=2), [[0, 1]], [1], passes=0), ValueError, "passes: must be at least 1"),
+    ],
+)
+def test_bad_calls(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -41,6 +41,13 @@ NEAR = 32
 _SHAPES = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
 
 
+def as_design(value: Any) -> Design:
+    """A design, or a TypeError."""
+    if not isinstance(value, Design):
+        raise checks.wrong_type("design", "a Design", value)
+    return value
+
+
 def memory_shape(depth: int) -> tuple[int, int]:
     """Bits and rows of the widest block memory with so many rows; of the deepest one, where none has."""
     return next((shape for shape in _SHAPES if shape[1] >= depth), _SHAPES[-1])

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from .design import Design
+from .. import checks
+from .design import Design, as_design
 from .random_words import Words
+from .verilator import code_array
 
 __all__ = ["train_codes"]
+
+
+def check_codes(d: Design, x: Any, labels: Any, model: Any = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes of data, labels and start model (None: zeros), if they are such as a circuit takes."""
+    x = code_array("x", x, 2, -(1 << d.D - 1), (1 << d.D - 1) - 1)
+    if x.shape[1] != d.n:
+        raise checks.wrong_value("x", f"must have {d.n} columns, as the circuit", x.shape[1])
+    bounds = (0, 1) if d.loss == "logistic" else (-(1 << d.G - 1), (1 << d.G - 1) - 1)
+    labels = code_array("labels", labels, 1, *bounds)
+    checks.check_same_length("labels", labels.size, "x", len(x))
+    start = code_array("model", [0] * d.n if model is None else model, 1, 1 - (1 << d.M - 1), (1 << d.M - 1) - 1)
+    if start.size != d.n:
+        raise checks.wrong_value("model", f"must have {d.n} codes, as the circuit has columns", start.size)
+    return x, labels, start
 
 
 def train_codes(
@@ -30,12 +48,12 @@ def train_codes(
     -------
     ndarray of int64, shape (n,)
     """
-    d, step = design, design.step
+    d = as_design(design)
+    x, labels, start = check_codes(d, x, labels, model)
+    step, passes = d.step, checks.check_int("passes", passes, minimum=1)
     # 32-bit numbers have products beyond 64 bits.
     kind = object if d.G == 32 else np.int64
-    w = np.zeros(d.n, kind)
-    if model is not None:
-        w[:] = np.asarray(model, np.int64)
+    w = start.astype(np.int64).astype(kind)
     rows, targets = np.asarray(x).astype(kind), np.asarray(labels, np.int64)
     words, limit = Words(d.source, d.G, d.seed), (1 << d.M - 1) - 1
     pending = None

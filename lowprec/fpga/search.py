@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from .. import checks
-from .design import STAGES, Design, memory_shape, pieces
+from .design import STAGES, Design, as_design, memory_shape, pieces
 from .devices import SPEEDS, Device, as_device, as_speed
 from .synthesis import Placement, place_seeds, synthesize
 from .tools import ToolError
@@ -44,6 +44,12 @@ class Memory:
     overhead: float = 0.0
     burst: int = 64
 
+    def __post_init__(self) -> None:
+        if self.bandwidth != math.inf:
+            checks.check_finite_scalar("bandwidth", self.bandwidth, positive=True)
+        checks.check_finite_scalar("overhead", self.overhead, nonnegative=True)
+        checks.check_int("burst", self.burst, minimum=1)
+
     def bursts(self, design: Design) -> int:
         """Of one row."""
         return -(-design.n * design.D // (8 * self.burst))
@@ -59,6 +65,7 @@ def gnps(design: Design, mhz: float, memory: Memory = Memory()) -> float:
 
     The next batch is loaded while one is computed on, so the longer of the two counts.
     """
+    mhz = checks.check_finite_scalar("mhz", mhz, positive=True)
     return 1e-9 * design.n * design.batch_size / max(design.clocks / (1e6 * mhz), memory.seconds(design))
 
 
@@ -172,6 +179,9 @@ def search(
         If none fits.
     """
     chip, grade = as_device(device), SPEEDS[as_speed(speed)]
+    as_design(design)
+    if not len(seeds):
+        raise checks.wrong_value("seeds", "must name one at least", list(seeds))
     checks.check_callback(progress, "progress")
     possible, reason = [], None
     for one in _candidates(design, lanes, stages, batches):

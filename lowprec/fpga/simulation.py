@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from .. import checks
-from .design import Design
-from .verilator import PATIENCE, PATIENCE_PER_BEAT, NoProgressError, Verilated, code_array, feeding
+from .design import Design, as_design
+from .reference import check_codes
+from .verilator import PATIENCE, PATIENCE_PER_BEAT, NoProgressError, Verilated, feeding
 from .verilog import to_verilog
 
 __all__ = ["SIMULATORS", "Simulation", "simulate"]
@@ -78,19 +79,9 @@ def simulate(
     NoProgressError
         If the circuit stops.
     """
-    if not isinstance(design, Design):
-        raise checks.wrong_type("design", "a Design", design)
+    d = as_design(design)
     checks.check_choice("simulator", simulator, SIMULATORS)
-    d = design
-    x = code_array("x", x, 2, -(1 << d.D - 1), (1 << d.D - 1) - 1)
-    if x.shape[1] != d.n:
-        raise checks.wrong_value("x", f"must have {d.n} columns, as the circuit", x.shape[1])
-    bounds = (0, 1) if d.loss == "logistic" else (-(1 << d.G - 1), (1 << d.G - 1) - 1)
-    labels = code_array("labels", labels, 1, *bounds)
-    checks.check_same_length("labels", labels.size, "x", len(x))
-    start = code_array("model", [0] * d.n if model is None else model, 1, 1 - (1 << d.M - 1), (1 << d.M - 1) - 1)
-    if start.size != d.n:
-        raise checks.wrong_value("model", f"must have {d.n} codes, as the circuit has columns", start.size)
+    x, labels, start = check_codes(d, x, labels, model)
     if d.loss == "logistic" and len(x) % d.batch_size:  # rows that are none; with the squared loss zeros are
         rows = -len(x) % d.batch_size
         x, labels = np.pad(x, ((0, rows), (0, 0))), np.pad(labels, (0, rows), constant_values=-1)

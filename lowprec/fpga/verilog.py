@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import atomic
 from ..checks import need_extra
-from .design import Design
+from .design import Design, as_design
 
 __all__ = ["export", "ports", "to_verilog"]
 
@@ -31,7 +31,7 @@ def to_verilog(design: Design) -> str:
     verilog = need_extra("amaranth.back.verilog", "fpga", "writing a circuit")
     from .circuit import Sgd
 
-    circuit = Sgd(design)
+    circuit = Sgd(as_design(design))
     text = verilog.convert(circuit, name="sgd", ports=circuit.ports, emit_src=False)
     # A memory's zeros are written out one by one, megabytes that take Yosys minutes. Nothing is read that was not written before.
     return _NOTHING.sub("", _ZERO.sub("", text))
