@@ -1,0 +1,1 @@
+"""Wide reduced-precision networks."""
