@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import checks
 
-__all__ = ["INPUT", "MAX_BITS", "OPS", "Layer", "Tensor", "infer", "largest_code", "largest_weight"]
+__all__ = ["INPUT", "MAX_BITS", "OPS", "Layer", "Tensor", "infer", "largest_code", "largest_weight", "packed_row"]
 
 #: What a layer calls the network's input: float32.
 INPUT = "input"
@@ -43,6 +43,11 @@ def largest_code(bits: int) -> int:
 def largest_weight(bits: int) -> int:
     """The largest weight code: 2**(bits - 1) - 1, which stands for 1; of one bit 1, which stands for the channel's scale."""
     return 1 if bits == 1 else 2 ** (bits - 1) - 1
+
+
+def packed_row(depth: int, bits: int) -> int:
+    """Bytes of a row of so many weights in a file."""
+    return -(-depth * bits // 8)
 
 
 class Tensor(NamedTuple):
@@ -160,6 +165,19 @@ class Layer:
     def depth(self) -> int:
         """How many products a sum of a conv has."""
         return int(np.prod(self._given("weights").shape[1:]))
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers its arrays hold."""
+        return sum(a.size for a in (self.weights, self.scale, self.shift) if a is not None)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays in a file: every row of weights packed at its bits, all else float32."""
+        total = sum(a.nbytes for a in (self.weights, self.scale, self.shift) if a is not None)
+        if self.weights is not None and self.weight_bits is not None:
+            total += len(self.weights) * packed_row(self.depth, self.weight_bits) - self.weights.nbytes
+        return total
 
     def _given(self, name: str) -> np.ndarray:
         value: np.ndarray | None = getattr(self, name)
