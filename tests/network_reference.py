@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lowprec.wrpn.layers import INPUT, infer, largest_code
+from lowprec.wrpn.layers import INPUT, infer
 
 U = 2.0**-24  # the unit roundoff of float32
 
@@ -65,7 +65,7 @@ def finish(layer, y):
     assert y.dtype == np.float32
     if layer.bits is None:
         return np.maximum(y, np.float32(0)) if layer.relu else y
-    return np.minimum(np.maximum(np.rint(y), 0), largest_code(layer.bits)).astype(np.uint8)
+    return np.minimum(np.maximum(np.rint(y), 0), 2**layer.bits - 1).astype(np.uint8)
 
 
 def run_layer(layer, *inputs):

@@ -12,7 +12,8 @@ from .. import checks
 from .._network import Program
 from ..runtime import effective_n_threads
 from . import network_file
-from .layers import INPUT, Layer, Tensor, infer, largest_code
+from .layers import INPUT, Layer, Tensor, infer
+from .quantizers import largest_activation
 
 __all__ = ["IntegerNetwork"]
 
@@ -174,8 +175,8 @@ class IntegerNetwork:
         if a.ndim != 4 or a.shape[1:] != tensor[:3] or not len(a):
             shape = ", ".join(map(str, tensor[:3]))
             raise checks.wrong_value("codes", f"must have shape (N, {shape}), N at least 1", f"shape {a.shape}")
-        if tensor.bits is not None and a.max() > largest_code(tensor.bits):
-            rule = f"must lie in [0, {largest_code(tensor.bits)}], of {tensor.bits} bits"
+        if tensor.bits is not None and a.max() > largest_activation(tensor.bits):
+            rule = f"must lie in [0, {largest_activation(tensor.bits)}], of {tensor.bits} bits"
             raise checks.wrong_value("codes", rule, int(a.max()))
         return np.ascontiguousarray(a)
 

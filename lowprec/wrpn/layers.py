@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import checks
+from .quantizers import largest_activation, largest_weight
 
-__all__ = ["INPUT", "MAX_BITS", "OPS", "Layer", "Tensor", "infer", "largest_code", "largest_weight", "packed_row"]
+__all__ = ["INPUT", "MAX_BITS", "OPS", "Layer", "Tensor", "infer", "packed_row"]
 
 #: What a layer calls the network's input: float32.
 INPUT = "input"
@@ -33,16 +34,6 @@ OPS: dict[str, tuple[tuple[int, int | None], tuple[str, ...]]] = {
 }
 
 _LARGEST_SUM = 2**31 - 1
-
-
-def largest_code(bits: int) -> int:
-    """2**bits - 1, the activation code that stands for 1."""
-    return 2**bits - 1
-
-
-def largest_weight(bits: int) -> int:
-    """The largest weight code: 2**(bits - 1) - 1, which stands for 1; of one bit 1, which stands for the channel's scale."""
-    return 1 if bits == 1 else 2 ** (bits - 1) - 1
 
 
 def packed_row(depth: int, bits: int) -> int:
@@ -366,7 +357,7 @@ def _conv(layer: Layer, inputs: list[Tensor]) -> Tensor:
     if x.channels != w.shape[3] * layer.groups:
         raise checks.wrong_value(f"{of}: weights", f"must be for {layer.groups} groups of {w.shape[3]} input channels", _words(x))
     if x.bits is not None and layer.weight_bits is not None:
-        largest = layer.depth * largest_code(x.bits) * largest_weight(layer.weight_bits)
+        largest = layer.depth * largest_activation(x.bits) * largest_weight(layer.weight_bits)
         if largest > _LARGEST_SUM:
             raise checks.wrong_value(of, f"its sums must stay within int32, +-{_LARGEST_SUM}", f"up to {largest}")
     result = _moved(layer, x, w.shape[0])
