@@ -1,0 +1,35 @@
+"""WRPN: networks of few bits made wider. See docs/wrpn.md, and Mishra et al., "WRPN: Wide Reduced-Precision Networks".
+
+`get_architecture` gives a well-known network as a record of its nodes; `Architecture.widen` and `Architecture.counts` say what
+it becomes. Nothing but NumPy is needed to import this; what needs PyTorch is looked up when it is first named, and asks for the
+extra ``wrpn``.
+"""
+
+import importlib
+from typing import Any
+
+from .. import checks
+from .architecture import Architecture, LayerCounts, Node, widened
+from .architectures import ARCHITECTURES, get_architecture
+
+#: Names whose modules are imported when one of them is first used, with the module of each.
+_LATER: dict[str, str] = {}
+#: Those modules that import torch.
+_NEED_TORCH = {"building", "conversion", "export", "modules", "training"}
+
+__all__ = ["ARCHITECTURES", "Architecture", "LayerCounts", "Node", "get_architecture", "widened", *_LATER]
+
+
+def __getattr__(name: str) -> Any:
+    module = _LATER.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if module in _NEED_TORCH:
+        checks.need_extra("torch", "wrpn", f"lowprec.wrpn.{name}")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
