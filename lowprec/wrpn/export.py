@@ -11,7 +11,7 @@ from .. import checks
 from .conversion import Step, read_graph, trace
 from .folding import Draft, fold
 from .integer import IntegerNetwork
-from .layers import INPUT, moved
+from .layers import INPUT, check_input_shape, moved
 from .quantizers import FLOAT_BITS, quantize_weights, weight_codes
 
 torch = checks.need_extra("torch", "wrpn", "lowprec.wrpn.export")
@@ -51,7 +51,7 @@ def export(model: nn.Module, input_shape: Sequence[int], about: dict[str, Any] |
         layer.
     """
     graph = trace(model)
-    drafts = _Drafts(input_shape)
+    drafts = _Drafts(check_input_shape(input_shape))
     for step in read_graph(graph):
         drafts.add(step)
     return IntegerNetwork(fold(drafts.made, drafts.output), input_shape, about)
@@ -60,19 +60,19 @@ def export(model: nn.Module, input_shape: Sequence[int], about: dict[str, Any] |
 class _Drafts:
     """The steps of a traced network, one after the other, as drafts of layers."""
 
-    def __init__(self, input_shape: Sequence[int]) -> None:
+    def __init__(self, input_shape: tuple[int, int, int]) -> None:
         self.made: list[Draft] = []
         self.output = INPUT
         # Of each draft: channels, height and width of what it gives, and the bits of its codes.
-        self._shapes = {INPUT: tuple(input_shape)}
+        self._shapes: dict[str, tuple[int, ...]] = {INPUT: input_shape}
         self._bits: dict[str, int | None] = {INPUT: None}
         # The draft that gives what a node of the graph gives; the one that rounds a draft to so many bits.
         self._found: dict[Any, str] = {}
         self._rounded: dict[tuple[str, int], str] = {}
 
     def add(self, step: Step) -> None:
-        make: Callable[[Step, list[str]], str] = getattr(self, f"_{step.kind}")
-        self._found[step.node] = make(step, [self._found[node] for node in step.inputs])
+        make: Callable[[str, Any, list[str]], str] = getattr(self, f"_{step.kind}")
+        self._found[step.node] = make(step.name, step.module, [self._found[node] for node in step.inputs])
 
     def _draft(self, name: str, op: str, inputs: list[str], shape: tuple[int, ...], bits: int | None = None, **how: Any) -> str:
         unique, k = name, 1
@@ -85,15 +85,15 @@ class _Drafts:
 
     # ---- what only carries numbers on --------------------------------------------------------------------------
 
-    def _input(self, step: Step, inputs: list[str]) -> str:
+    def _input(self, name: str, module: Any, inputs: list[str]) -> str:
         return INPUT
 
-    def _identity(self, step: Step, inputs: list[str]) -> str:
+    def _identity(self, name: str, module: Any, inputs: list[str]) -> str:
         return inputs[0]
 
     _dropout = _flatten = _identity
 
-    def _output(self, step: Step, inputs: list[str]) -> str:
+    def _output(self, name: str, module: Any, inputs: list[str]) -> str:
         self.output = self._float32(inputs[0])
         return self.output
 
@@ -116,89 +116,89 @@ class _Drafts:
         """The source as numbers."""
         return source if self._bits[source] is None else self._clipped(f"{source}.float32", source)
 
-    def _relu(self, step: Step, inputs: list[str]) -> str:
-        return inputs[0] if self._bits[inputs[0]] is not None else self._clipped(step.name, inputs[0], relu=True)
+    def _relu(self, name: str, module: Any, inputs: list[str]) -> str:
+        return inputs[0] if self._bits[inputs[0]] is not None else self._clipped(name, inputs[0], relu=True)
 
-    def _quantized_relu(self, step: Step, inputs: list[str]) -> str:
-        return self._codes(step.name, inputs[0], step.module.bits)
+    def _quantized_relu(self, name: str, module: Any, inputs: list[str]) -> str:
+        return self._codes(name, inputs[0], module.bits)
 
-    def _batch_norm(self, step: Step, inputs: list[str]) -> str:
-        norm, shape = step.module, self._shapes[inputs[0]]
-        if norm.running_mean is None:
-            raise checks.wrong_value(f"layer {step.name!r}", "must have running statistics to be exported", "none")
-        if norm.num_features != shape[0]:
+    def _batch_norm(self, name: str, module: Any, inputs: list[str]) -> str:
+        shape = self._shapes[inputs[0]]
+        if module.running_mean is None:
+            raise checks.wrong_value(f"layer {name!r}", "must have running statistics to be exported", "none")
+        if module.num_features != shape[0]:
             rule = f"must normalize the {shape[0]} channels that it reads"
-            raise checks.wrong_value(f"layer {step.name!r}", rule, norm.num_features)
-        gamma, beta = (_float64(step, what) if norm.affine else default for what, default in (("weight", 1.0), ("bias", 0.0)))
-        scale = gamma / np.sqrt(_float64(step, "running_var") + norm.eps)
-        return self._draft(step.name, "affine", inputs, shape, scale=scale, shift=beta - _float64(step, "running_mean") * scale)
+            raise checks.wrong_value(f"layer {name!r}", rule, module.num_features)
+        names = ("running_mean", "running_var") + (("weight", "bias") if module.affine else ())
+        found = {what: _float64(name, module, what) for what in names}
+        scale = found.get("weight", 1.0) / np.sqrt(found["running_var"] + module.eps)
+        shift = found.get("bias", 0.0) - found["running_mean"] * scale
+        return self._draft(name, "affine", inputs, shape, scale=scale, shift=shift)
 
     # ---- windows -----------------------------------------------------------------------------------------------
 
-    def _max_pool(self, step: Step, inputs: list[str]) -> str:
-        pool = step.module
-        if _pair(pool.dilation) != (1, 1):
-            raise checks.wrong_value(f"layer {step.name!r}", "is supported without dilation", pool.dilation)
-        return self._pool(step, "max_pool", inputs, self._bits[inputs[0]], ceil_mode=pool.ceil_mode)
+    def _max_pool(self, name: str, module: Any, inputs: list[str]) -> str:
+        if _pair(module.dilation) != (1, 1):
+            raise checks.wrong_value(f"layer {name!r}", "is supported without dilation", module.dilation)
+        return self._pool(name, module, "max_pool", inputs, self._bits[inputs[0]], ceil_mode=module.ceil_mode)
 
-    def _average_pool(self, step: Step, inputs: list[str]) -> str:
-        pool = step.module
-        if pool.ceil_mode or pool.divisor_override is not None or (not pool.count_include_pad and any(_pair(pool.padding))):
+    def _average_pool(self, name: str, module: Any, inputs: list[str]) -> str:
+        left_out = not module.count_include_pad and any(_pair(module.padding))
+        if module.ceil_mode or module.divisor_override is not None or left_out:
             rule = "is supported without ceil_mode and divisor_override, and with count_include_pad"
-            raise checks.wrong_value(f"layer {step.name!r}", rule, repr(pool))
-        return self._pool(step, "average_pool", inputs)
+            raise checks.wrong_value(f"layer {name!r}", rule, repr(module))
+        return self._pool(name, module, "average_pool", inputs)
 
-    def _pool(self, step: Step, op: str, inputs: list[str], bits: int | None = None, **how: bool) -> str:
-        pool, (channels, *size) = step.module, self._shapes[inputs[0]]
-        kernel, padding = _pair(pool.kernel_size), _pair(pool.padding)
-        stride = kernel if pool.stride is None else _pair(pool.stride)
+    def _pool(self, name: str, module: Any, op: str, inputs: list[str], bits: int | None = None, **how: bool) -> str:
+        channels, *size = self._shapes[inputs[0]]
+        kernel, padding = _pair(module.kernel_size), _pair(module.padding)
+        stride = kernel if module.stride is None else _pair(module.stride)
         shape = (channels, *moved(size, kernel, stride, padding, **how))
-        return self._draft(step.name, op, inputs, shape, bits, kernel=kernel, stride=stride, padding=padding, **how)
+        return self._draft(name, op, inputs, shape, bits, kernel=kernel, stride=stride, padding=padding, **how)
 
-    def _global_average_pool(self, step: Step, inputs: list[str]) -> str:
+    def _global_average_pool(self, name: str, module: Any, inputs: list[str]) -> str:
         channels, height, width = self._shapes[inputs[0]]
-        return self._draft(step.name, "average_pool", inputs, (channels, 1, 1), kernel=(height, width))
+        return self._draft(name, "average_pool", inputs, (channels, 1, 1), kernel=(height, width))
 
     # ---- several inputs ----------------------------------------------------------------------------------------
 
-    def _add(self, step: Step, inputs: list[str]) -> str:
-        return self._draft(step.name, "add", inputs, self._shapes[inputs[0]])
+    def _add(self, name: str, module: Any, inputs: list[str]) -> str:
+        return self._draft(name, "add", inputs, self._shapes[inputs[0]])
 
-    def _concat(self, step: Step, inputs: list[str]) -> str:
+    def _concat(self, name: str, module: Any, inputs: list[str]) -> str:
         kinds = {self._bits[name] for name in inputs}
         if len(kinds) > 1:
             inputs = [self._float32(name) for name in inputs]
         channels = sum(self._shapes[name][0] for name in inputs)
-        return self._draft(step.name, "concat", inputs, (channels, *self._shapes[inputs[0]][1:]), self._bits[inputs[0]])
+        return self._draft(name, "concat", inputs, (channels, *self._shapes[inputs[0]][1:]), self._bits[inputs[0]])
 
     # ---- layers with weights -----------------------------------------------------------------------------------
 
-    def _conv(self, step: Step, inputs: list[str]) -> str:
-        conv, name = step.module, f"layer {step.name!r}"
-        if conv.dilation != (1, 1) or conv.padding_mode != "zeros":
-            raise checks.wrong_value(name, "is supported without dilation, and with a padding of zeros", repr(conv))
+    def _conv(self, name: str, module: Any, inputs: list[str]) -> str:
+        if module.dilation != (1, 1) or module.padding_mode != "zeros":
+            rule = "is supported without dilation, and with a padding of zeros"
+            raise checks.wrong_value(f"layer {name!r}", rule, repr(module))
         # torch has the columns' padding first: left, right, top, bottom
-        left, right, top, bottom = conv._reversed_padding_repeated_twice
+        left, right, top, bottom = module._reversed_padding_repeated_twice
         if left != right or top != bottom:
-            raise checks.wrong_value(name, "is supported with the same padding on both sides", repr(conv))
-        weights = _float32(step, "weight")
-        return self._sums(step, inputs[0], weights, stride=conv.stride, padding=(top, left), groups=conv.groups)
+            raise checks.wrong_value(f"layer {name!r}", "is supported with the same padding on both sides", repr(module))
+        weights = _float32(name, module, "weight")
+        return self._sums(name, module, inputs[0], weights, stride=module.stride, padding=(top, left), groups=module.groups)
 
-    def _linear(self, step: Step, inputs: list[str]) -> str:
+    def _linear(self, name: str, module: Any, inputs: list[str]) -> str:
         channels, height, width = self._shapes[inputs[0]]
-        weights = _float32(step, "weight")
+        weights = _float32(name, module, "weight")
         if weights.shape[1] != channels * height * width:
             got = f"{channels} channels of {height} x {width}"
-            raise checks.wrong_value(f"layer {step.name!r}", f"must read {weights.shape[1]} numbers, as it has weights for", got)
-        return self._sums(step, inputs[0], weights.reshape(-1, channels, height, width))
+            raise checks.wrong_value(f"layer {name!r}", f"must read {weights.shape[1]} numbers, as it has weights for", got)
+        return self._sums(name, module, inputs[0], weights.reshape(-1, channels, height, width))
 
-    def _sums(self, step: Step, source: str, weights: np.ndarray, **how: Any) -> str:
+    def _sums(self, name: str, module: Any, source: str, weights: np.ndarray, **how: Any) -> str:
         """A draft of a layer with weights (O, I, kh, kw)."""
-        layer = step.module
-        weight_bits = getattr(layer, "weight_bits", FLOAT_BITS)
-        input_bits = getattr(layer, "input_bits", FLOAT_BITS)
+        weight_bits = getattr(module, "weight_bits", FLOAT_BITS)
+        input_bits = getattr(module, "input_bits", FLOAT_BITS)
         if input_bits != FLOAT_BITS:
-            source = self._codes(f"{step.name}.input", source, input_bits)
+            source = self._codes(f"{name}.input", source, input_bits)
         scale = np.ones(len(weights))
         if weight_bits == FLOAT_BITS:
             source = self._float32(source)
@@ -209,24 +209,24 @@ class _Drafts:
             scale = one.astype(np.float64) if weight_bits == 1 else scale
         size = moved(self._shapes[source][1:], weights.shape[2:], how.get("stride", (1, 1)), how.get("padding", (0, 0)))
         return self._draft(
-            step.name, "conv", [source], (len(weights), *size), weights=weights.transpose(0, 2, 3, 1),
+            name, "conv", [source], (len(weights), *size), weights=weights.transpose(0, 2, 3, 1),
             weight_bits=None if weight_bits == FLOAT_BITS else weight_bits, scale=scale,
-            shift=np.zeros(len(weights)) if layer.bias is None else _float64(step, "bias"), **how,
+            shift=np.zeros(len(weights)) if module.bias is None else _float64(name, module, "bias"), **how,
         )  # fmt: skip
 
 
-def _float32(step: Step, what: str) -> np.ndarray:
+def _float32(name: str, module: Any, what: str) -> np.ndarray:
     """A parameter of a layer."""
-    value: np.ndarray = getattr(step.module, what).detach().cpu().float().numpy()
+    value: np.ndarray = getattr(module, what).detach().cpu().float().numpy()
     bad = np.argwhere(~np.isfinite(value))
     if len(bad):
         where = tuple(bad[0].tolist())
-        raise checks.wrong_value(f"layer {step.name!r}: {what}", "every value must be finite", f"{value[where]} at index {where}")
+        raise checks.wrong_value(f"layer {name!r}: {what}", "every value must be finite", f"{value[where]} at index {where}")
     return value
 
 
-def _float64(step: Step, what: str) -> np.ndarray:
-    return _float32(step, what).astype(np.float64)
+def _float64(name: str, module: Any, what: str) -> np.ndarray:
+    return _float32(name, module, what).astype(np.float64)
 
 
 def _pair(value: Any) -> tuple[int, int]:

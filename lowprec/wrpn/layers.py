@@ -16,7 +16,7 @@ import numpy as np
 from .. import checks
 from .quantizers import largest_activation, largest_weight
 
-__all__ = ["INPUT", "MAX_BITS", "OPS", "Layer", "Tensor", "infer", "moved", "packed_row"]
+__all__ = ["INPUT", "MAX_BITS", "OPS", "Layer", "Tensor", "check_input_shape", "infer", "moved", "packed_row"]
 
 #: What a layer calls the network's input: float32.
 INPUT = "input"
@@ -302,7 +302,8 @@ def infer(layers: Sequence[Layer], input_shape: Sequence[int]) -> dict[str, Tens
     for layer in layers:
         if not isinstance(layer, Layer):
             raise checks.wrong_type("layers", "layers alone", layer)
-    found = {INPUT: Tensor(*_check_shape(input_shape), None)}
+    channels, height, width = check_input_shape(input_shape)
+    found = {INPUT: Tensor(height, width, channels, None)}
     for layer in layers:
         if layer.name in found:
             raise checks.wrong_value("layers", "every name must be there once", f"{layer.name!r} twice")
@@ -337,11 +338,12 @@ def moved(
     return result
 
 
-def _check_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+def check_input_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+    """`input_shape` as (channels, height, width)."""
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
         raise checks.wrong_type("input_shape", "three integers, (channels, height, width)", input_shape)
     channels, height, width = (checks.check_int("input_shape", v, minimum=1, maximum=2**20) for v in input_shape)
-    return height, width, channels
+    return channels, height, width
 
 
 def _words(tensor: Tensor) -> str:
