@@ -11,13 +11,41 @@ from typing import Any
 from .. import checks
 from .architecture import Architecture, LayerCounts, Node, widened
 from .architectures import ARCHITECTURES, get_architecture
+from .images import Images, load_images
+from .quantizers import activation_codes, quantize_activations, quantize_weights, weight_codes, zero_fraction
 
 #: Names whose modules are imported when one of them is first used, with the module of each.
-_LATER: dict[str, str] = {}
+_LATER: dict[str, str] = {
+    "QuantizedConv2d": "modules",
+    "QuantizedLinear": "modules",
+    "QuantizedReLU": "modules",
+    "build": "building",
+    "convert": "conversion",
+    "load_network": "training",
+    "make_network": "training",
+    "spread_weights": "training",
+    "train_network": "training",
+    "zero_fractions": "modules",
+}
 #: Those modules that import torch.
 _NEED_TORCH = {"building", "conversion", "export", "modules", "training"}
 
-__all__ = ["ARCHITECTURES", "Architecture", "LayerCounts", "Node", "get_architecture", "widened", *_LATER]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Images",
+    "LayerCounts",
+    "Node",
+    "activation_codes",
+    "get_architecture",
+    "load_images",
+    "quantize_activations",
+    "quantize_weights",
+    "weight_codes",
+    "widened",
+    "zero_fraction",
+    *_LATER,
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lowprec import checks
-from lowprec.wrpn.quantizers import FLOAT_BITS, check_bits, largest_activation, largest_weight, weight_scale, zero_fraction
+from .. import checks
+from .architecture import FLOAT, check_bits
+from .quantizers import largest_activation, largest_weight, weight_scale, zero_fraction
 
 torch = checks.need_extra("torch", "wrpn", "lowprec.wrpn's networks in PyTorch")
 
@@ -81,7 +82,7 @@ def quantize_weights(w: Tensor, bits: int) -> Tensor:
     -------
     Tensor of float32, the shape of `w`
     """
-    if bits == FLOAT_BITS:
+    if bits == FLOAT:
         return w
     return _SignWeights.apply(w) if bits == 1 else _RoundWeights.apply(w, bits)
 
@@ -114,7 +115,7 @@ class QuantizedReLU(nn.Module):
 
     def __init__(self, bits: int) -> None:
         super().__init__()
-        self.bits = check_bits("bits", bits)
+        self.bits = checks.check_int("bits", bits, minimum=1, maximum=8)
 
     def forward(self, a: Tensor) -> Tensor:
         return quantize_activations(a, self.bits)
@@ -139,18 +140,18 @@ class _Quantized:
     weight: nn.Parameter
 
     def _set_bits(self, weight_bits: int, input_bits: int) -> None:
-        self.weight_bits = check_bits("weight_bits", weight_bits, float_too=True)
-        self.input_bits = check_bits("input_bits", input_bits, float_too=True)
+        self.weight_bits = check_bits("weight_bits", weight_bits)
+        self.input_bits = check_bits("input_bits", input_bits)
 
     def quantized_weight(self) -> Tensor:
         """The weights as the forward pass uses them."""
         return quantize_weights(self.weight, self.weight_bits)
 
     def _quantized_input(self, x: Tensor) -> Tensor:
-        return x if self.input_bits == FLOAT_BITS else quantize_activations(x, self.input_bits)
+        return x if self.input_bits == FLOAT else quantize_activations(x, self.input_bits)
 
     def _bits_repr(self) -> str:
-        rounds = "" if self.input_bits == FLOAT_BITS else f", input_bits={self.input_bits}"
+        rounds = "" if self.input_bits == FLOAT else f", input_bits={self.input_bits}"
         return f", weight_bits={self.weight_bits}{rounds}"
 
 
@@ -167,7 +168,7 @@ class QuantizedConv2d(_Quantized, nn.Conv2d):
         In [1, 8] to round the input too, or 32 to take it as it comes.
     """
 
-    def __init__(self, *args: Any, weight_bits: int, input_bits: int = FLOAT_BITS, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, weight_bits: int, input_bits: int = FLOAT, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._set_bits(weight_bits, input_bits)
 
@@ -191,7 +192,7 @@ class QuantizedLinear(_Quantized, nn.Linear):
         In [1, 8] to round the input too, or 32 to take it as it comes.
     """
 
-    def __init__(self, *args: Any, weight_bits: int, input_bits: int = FLOAT_BITS, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, weight_bits: int, input_bits: int = FLOAT, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._set_bits(weight_bits, input_bits)
 

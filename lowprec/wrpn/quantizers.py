@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from lowprec import checks
+from .. import checks
+from .architecture import FLOAT, check_bits
 
 __all__ = [
-    "FLOAT_BITS",
     "activation_codes",
-    "check_bits",
     "largest_activation",
     "largest_weight",
     "quantize_activations",
@@ -32,16 +31,8 @@ __all__ = [
     "zero_fraction",
 ]
 
-#: The number of bits that stands for float32: no quantizer at all.
-FLOAT_BITS = 32
-
-
-def check_bits(name: str, bits: Any, *, float_too: bool = False) -> int:
-    """`bits` as an int in [1, 8], or with `float_too` also 32, which means float32."""
-    value = checks.check_int(name, bits)
-    if 1 <= value <= 8 or (float_too and value == FLOAT_BITS):
-        return value
-    raise checks.wrong_value(name, "must lie in [1, 8]" + (", or be 32 for float32" if float_too else ""), value)
+def _few_bits(bits: Any) -> int:
+    return checks.check_int("bits", bits, minimum=1, maximum=8)
 
 
 def largest_weight(bits: int) -> int:
@@ -114,7 +105,7 @@ def weight_codes(w: Any, bits: int) -> tuple[np.ndarray, np.ndarray]:
     >>> weight_codes([[0.4, -0.1, 2.0]], 4)[0].tolist()
     [[3, -1, 7]]
     """
-    bits = check_bits("bits", bits)
+    bits = _few_bits(bits)
     w = _numbers("w", w)
     if bits == 1:
         return np.where(w >= 0, np.int8(1), np.int8(-1)), weight_scale(w)
@@ -176,7 +167,7 @@ def activation_codes(a: Any, bits: int) -> np.ndarray:
     ValueError
         If `bits` is out of range, or an activation is NaN.
     """
-    bits = check_bits("bits", bits)
+    bits = _few_bits(bits)
     a = _numbers("a", a)
     return np.rint(np.clip(a, np.float32(0), np.float32(1)) * np.float32(largest_activation(bits))).astype(np.uint8)
 
@@ -206,7 +197,7 @@ def quantize_activations(a: Any, bits: int) -> np.ndarray:
     >>> quantize_activations([-1.0, 0.4, 0.9], 1).tolist()
     [0.0, 0.0, 1.0]
     """
-    return activation_codes(a, bits).astype(np.float32) / np.float32(largest_activation(check_bits("bits", bits)))
+    return activation_codes(a, bits).astype(np.float32) / np.float32(largest_activation(bits))
 
 
 def zero_fraction(w: Any, bits: int) -> float:
@@ -223,8 +214,8 @@ def zero_fraction(w: Any, bits: int) -> float:
     float
         In [0, 1].
     """
-    bits = check_bits("bits", bits, float_too=True)
+    bits = check_bits("bits", bits)
     w = _numbers("w", w)
     if w.size == 0:
         raise checks.wrong_value("w", "must have at least one weight", f"shape {w.shape}")
-    return float(np.mean((w if bits == FLOAT_BITS else weight_codes(w, bits)[0]) == 0))
+    return float(np.mean((w if bits == FLOAT else weight_codes(w, bits)[0]) == 0))
