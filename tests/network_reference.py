@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lowprec.wrpn.layers import INPUT, infer
+from lowprec.wrpn.layers import INPUT
 
 U = 2.0**-24  # the unit roundoff of float32
 
@@ -98,15 +98,20 @@ def tensors(layers, x):
 
 
 class Program:
-    """What the compiled program does, in NumPy."""
+    """What `lowprec._network.Program` does, in NumPy."""
 
-    def __init__(self, layers, input_shape):
+    def __init__(self, layers, shapes, isa=None):
         self.layers = list(layers)
-        infer(self.layers, input_shape)
 
     def run(self, x, n_threads=1):
         return tensors(self.layers, x)[self.layers[-1].name].reshape(len(x), -1)
 
-    def run_layer(self, name, *inputs):
+    def run_all(self, x):
+        found = tensors(self.layers, x)
+        del found[INPUT]
+        return found
+
+    def run_layer(self, name, inputs):
         (layer,) = (layer for layer in self.layers if layer.name == name)
-        return run_layer(layer, *inputs)
+        total, result = run_layer(layer, *inputs)
+        return total if layer.op == "conv" else None, result

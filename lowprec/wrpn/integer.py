@@ -69,8 +69,7 @@ class IntegerNetwork:
         height, width, channels, _ = self.shapes[INPUT]
         self.input_shape = (channels, height, width)
         self.about = dict(about or {})
-        self._by_name = {layer.name: layer for layer in self.layers}
-        self._program = Program(list(self.layers), self.input_shape)
+        self._program = Program(self.layers, self.shapes)
 
     # ---- running -------------------------------------------------------------------------------------------
 
@@ -137,18 +136,16 @@ class IntegerNetwork:
         dict
             By name: uint8 codes or float32, shape (N, height, width, channels); ``"input"`` is `x` in that order.
         """
-        found = {INPUT: np.ascontiguousarray(self._images(x).transpose(0, 2, 3, 1))}
-        for layer in self.layers:
-            found[layer.name] = self._program.run_layer(layer.name, *(found[name] for name in layer.inputs))[1]
-        return found
+        x = self._images(x)
+        return {INPUT: np.ascontiguousarray(x.transpose(0, 2, 3, 1)), **self._program.run_all(x)}
 
     def pre_activations(self, name: str, codes: np.ndarray) -> np.ndarray:
-        """The sums of one layer, before scale, shift and residual.
+        """The sums of one convolution, before scale, shift and residual.
 
         Parameters
         ----------
         name : str
-            Of a conv or an average_pool.
+            Of a conv.
         codes : ndarray of uint8, shape (N, height, width, channels)
             What it is fed. Of a layer that reads float32: float32.
 
@@ -157,15 +154,12 @@ class IntegerNetwork:
         ndarray of int32, shape (N, height, width, channels)
             Exact. Of a layer that reads float32: float32.
         """
-        layer = self._layer(name, ("conv", "average_pool"))
+        name = checks.check_choice("name", name, [layer.name for layer in self.layers if layer.op == "conv"])
+        layer = next(layer for layer in self.layers if layer.name == name)
         given = [self._fed(layer, codes)]
         # a residual is no part of the sums
         given += [np.zeros((len(codes), *self.shapes[other][:3]), _dtype(self.shapes[other])) for other in layer.inputs[1:]]
-        return self._program.run_layer(name, *given)[0]
-
-    def _layer(self, name: str, ops: Sequence[str]) -> Layer:
-        possible = [layer.name for layer in self.layers if layer.op in ops]
-        return self._by_name[checks.check_choice("name", name, possible)]
+        return self._program.run_layer(name, given)[0]
 
     def _fed(self, layer: Layer, a: Any) -> np.ndarray:
         tensor = self.shapes[layer.inputs[0]]

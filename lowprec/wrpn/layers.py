@@ -16,7 +16,7 @@ import numpy as np
 from .. import checks
 from .quantizers import largest_activation, largest_weight
 
-__all__ = ["INPUT", "MAX_BITS", "OPS", "Layer", "Tensor", "infer", "packed_row"]
+__all__ = ["INPUT", "MAX_BITS", "OPS", "Layer", "Tensor", "check_input_shape", "infer", "moved", "packed_row"]
 
 #: What a layer calls the network's input: float32.
 INPUT = "input"
@@ -302,7 +302,8 @@ def infer(layers: Sequence[Layer], input_shape: Sequence[int]) -> dict[str, Tens
     for layer in layers:
         if not isinstance(layer, Layer):
             raise checks.wrong_type("layers", "layers alone", layer)
-    found = {INPUT: Tensor(*_check_shape(input_shape), None)}
+    channels, height, width = check_input_shape(input_shape)
+    found = {INPUT: Tensor(height, width, channels, None)}
     for layer in layers:
         if layer.name in found:
             raise checks.wrong_value("layers", "every name must be there once", f"{layer.name!r} twice")
@@ -322,11 +323,27 @@ def infer(layers: Sequence[Layer], input_shape: Sequence[int]) -> dict[str, Tens
     return found
 
 
-def _check_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+def moved(
+    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], ceil_mode: bool = False
+) -> list[int]:
+    """Height and width of what a window gives that moves over a tensor, as torch counts them; below 1 if it does not fit.
+
+    With `ceil_mode` a window may end outside, if it begins inside or in the padding before.
+    """
+    result = []
+    for n, k, s, p in zip(size, kernel, stride, padding, strict=True):
+        room = n + 2 * p - k
+        steps = -(-room // s) if ceil_mode else room // s
+        result.append(steps if ceil_mode and steps * s >= n + p else steps + 1)
+    return result
+
+
+def check_input_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+    """`input_shape` as (channels, height, width)."""
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
         raise checks.wrong_type("input_shape", "three integers, (channels, height, width)", input_shape)
     channels, height, width = (checks.check_int("input_shape", v, minimum=1, maximum=2**20) for v in input_shape)
-    return height, width, channels
+    return channels, height, width
 
 
 def _words(tensor: Tensor) -> str:
@@ -336,15 +353,10 @@ def _words(tensor: Tensor) -> str:
 
 def _moved(layer: Layer, tensor: Tensor, channels: int) -> Tensor:
     """What a window gives that moves over a tensor."""
-    sizes = []
-    for size, kernel, stride, padding in zip(tensor[:2], layer.window, layer.stride, layer.padding, strict=True):
-        room = size + 2 * padding - kernel
-        if room < 0:
-            rule = f"its kernel, {layer.window}, must fit into its padded input"
-            raise checks.wrong_value(f"layer {layer.name!r}", rule, _words(tensor))
-        steps = -(-room // stride) if layer.ceil_mode else room // stride
-        # no window lies in the padding alone
-        sizes.append(steps if layer.ceil_mode and steps * stride >= size + padding else steps + 1)
+    sizes = moved(tensor[:2], layer.window, layer.stride, layer.padding, layer.ceil_mode)
+    if min(sizes) < 1:
+        rule = f"its kernel, {layer.window}, must fit into its padded input"
+        raise checks.wrong_value(f"layer {layer.name!r}", rule, _words(tensor))
     return Tensor(sizes[0], sizes[1], channels, layer.bits)
 
 
