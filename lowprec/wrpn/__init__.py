@@ -11,13 +11,29 @@ from typing import Any
 from .. import checks
 from .architecture import Architecture, LayerCounts, Node, widened
 from .architectures import ARCHITECTURES, get_architecture
+from .cost import CONVENTIONS, Memory, compute_cost, first_order_speedup, fmas, inference_memory, training_memory
 
 #: Names whose modules are imported when one of them is first used, with the module of each.
 _LATER: dict[str, str] = {}
 #: Those modules that import torch.
 _NEED_TORCH = {"building", "conversion", "export", "modules", "training"}
 
-__all__ = ["ARCHITECTURES", "Architecture", "LayerCounts", "Node", "get_architecture", "widened", *_LATER]
+__all__ = [
+    "ARCHITECTURES",
+    "CONVENTIONS",
+    "Architecture",
+    "LayerCounts",
+    "Memory",
+    "Node",
+    "compute_cost",
+    "first_order_speedup",
+    "fmas",
+    "get_architecture",
+    "inference_memory",
+    "training_memory",
+    "widened",
+    *_LATER,
+]
 
 
 def __getattr__(name: str) -> Any:
