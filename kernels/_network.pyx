@@ -22,7 +22,7 @@ cdef extern from "network.h" nogil:
 
     ctypedef struct lp_gemm_kernel:
         int32_t activation_bits, weight_bits, rows, columns, group, unit, packed_step, panel_step
-        void (*pack)(const void *w, int64_t stride, int64_t n, int64_t numbers, void *out)
+        void (*pack)(const void *w, int64_t stride, int64_t n, int64_t numbers, void *out) noexcept nogil
 
     ctypedef struct lp_tensor:
         int32_t height, width, channels, size
@@ -55,9 +55,9 @@ cdef extern from "network.h" nogil:
     ctypedef struct lp_network_isa:
         const char *name
         const lp_gemm_kernel *kernels
-        void (*run)(const lp_network *, const float *, int64_t, float *, uint8_t **, uint8_t **, int)
-        void (*layer)(const lp_network *, int, int64_t, uint8_t *, uint8_t *, void *)
-        int (*gemm)(const lp_gemm *, uint8_t **, int)
+        void (*run)(const lp_network *, const float *, int64_t, float *, uint8_t *const *, uint8_t *const *, int) noexcept nogil
+        void (*layer)(const lp_network *, int, int64_t, uint8_t *, uint8_t *, void *) noexcept nogil
+        int (*gemm)(const lp_gemm *, uint8_t *const *, int) noexcept nogil
 
     int64_t lp_scratch_bytes(int64_t)
     int64_t lp_gemm_row_bytes(const lp_gemm_kernel *, int64_t)
@@ -118,12 +118,13 @@ cdef cnp.ndarray _aligned(int64_t n):
 cdef cnp.ndarray _pack(const lp_gemm_kernel *kernel, cnp.ndarray weights):
     """Panels of a (N, numbers) matrix of weights: int8, or float32. numbers is a multiple of the kernel's group."""
     cdef int64_t n = weights.shape[0], numbers = weights.shape[1], j
-    cdef int64_t panel = numbers // kernel.group * kernel.packed_step, panels = -(-n // kernel.columns)
+    cdef int64_t panel = numbers // kernel.group * kernel.packed_step, panels = (n + kernel.columns - 1) // kernel.columns
+    cdef int64_t row = numbers * weights.itemsize
     cdef cnp.ndarray packed = _aligned(panels * panel + LP_SLACK)
     cdef const char *w = <const char *>cnp.PyArray_DATA(weights)
     cdef uint8_t *out = <uint8_t *>cnp.PyArray_DATA(packed)
     for j in range(panels):
-        kernel.pack(w + j * kernel.columns * numbers * weights.itemsize, numbers, min(kernel.columns, n - j * kernel.columns),
+        kernel.pack(w + j * kernel.columns * row, numbers, min(kernel.columns, n - j * kernel.columns),
                     numbers, out + j * panel)
     return packed
 
@@ -154,10 +155,11 @@ cdef class Packed:
 
     def __cinit__(self, cnp.ndarray weights, int activation_bits, int weight_bits, isa=None):
         cdef int64_t more
+        cdef int typenum = cnp.NPY_FLOAT32 if weight_bits == 32 else cnp.NPY_INT8
         self.isa = _isa(isa)
         self.kernel = _find(self.isa, activation_bits, weight_bits)
         if (weights.ndim != 2 or not cnp.PyArray_IS_C_CONTIGUOUS(weights)
-                or cnp.PyArray_TYPE(weights) != (cnp.NPY_FLOAT32 if weight_bits == 32 else cnp.NPY_INT8)):
+                or cnp.PyArray_TYPE(weights) != typenum):
             raise TypeError("weights: expected a contiguous matrix of int8, or float32 with 32 bits")
         self.outputs, self.numbers = weights.shape[0], weights.shape[1]
         more = -self.numbers % self.kernel.group
@@ -178,8 +180,9 @@ cdef class Packed:
         cdef int64_t each
         cdef int bad, k
         cdef bint floats = self.kernel.activation_bits == 32
+        cdef int typenum = cnp.NPY_FLOAT32 if floats else cnp.NPY_UINT8
         if (a.ndim != 2 or a.shape[1] != self.numbers or not cnp.PyArray_ISALIGNED(a)
-                or cnp.PyArray_TYPE(a) != (cnp.NPY_FLOAT32 if floats else cnp.NPY_UINT8)
+                or cnp.PyArray_TYPE(a) != typenum
                 or (a.shape[1] > 1 and a.strides[1] != a.itemsize)):
             raise TypeError(f"a: expected (M, {self.numbers}) of uint8, or float32 with 32 bits, rows without gaps")
         c = np.empty((a.shape[0], self.outputs), np.float32 if floats else np.int32)
@@ -350,7 +353,7 @@ cdef class Program:
         l.scale = self._floats(layer.scale, groups, 0)
         l.shift = self._floats(layer.shift, groups, 0)
         # Where segments begin, in bytes of the prepared tensor.
-        prepared = (l.kernel.unit, l.kernel.group) if l.kernel.unit else (1, 1)
+        prepared = <int>(l.kernel.unit or 1), <int>(l.kernel.group if l.kernel.unit else 1)
         starts = [(y - l.pad_y) * source.row + (x - l.pad_x) * source.pixel
                   for y in range(height) for x in range(1 if groups == 1 else width)]
         offsets = np.array([start * prepared[0] // prepared[1] for start in starts], np.int64)
