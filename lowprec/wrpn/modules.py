@@ -31,14 +31,14 @@ __all__ = [
 class _RoundWeights(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, w: Tensor, bits: int) -> Tensor:
-        ctx.save_for_backward(w)
-        largest = largest_weight(bits)
-        return w.clamp(-1.0, 1.0).mul_(largest).round_().div_(largest)
+        largest, clipped = largest_weight(bits), w.clamp(-1.0, 1.0)
+        ctx.save_for_backward(clipped == w)
+        return clipped.mul_(largest).round_().div_(largest)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (w,) = ctx.saved_tensors
-        return gradient * (w.abs() <= 1.0), None
+        (inside,) = ctx.saved_tensors
+        return gradient * inside, None
 
 
 class _SignWeights(torch.autograd.Function):
@@ -58,9 +58,9 @@ class _SignWeights(torch.autograd.Function):
 class _RoundActivations(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, bits: int) -> Tensor:
-        ctx.save_for_backward((a >= 0.0) & (a <= 1.0))
-        largest = largest_activation(bits)
-        return a.clamp(0.0, 1.0).mul_(largest).round_().div_(largest)
+        largest, clipped = largest_activation(bits), a.clamp(0.0, 1.0)
+        ctx.save_for_backward(clipped == a)
+        return clipped.mul_(largest).round_().div_(largest)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

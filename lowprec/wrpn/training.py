@@ -141,7 +141,8 @@ class Epoch:
 def make_network(recipe: Recipe, seed: int = 0) -> nn.Module:
     """The network of a recipe, with its first weights.
 
-    The weights depend on the architecture, the width and the seed alone: networks that differ only in bits begin alike.
+    They are PyTorch's own, and those of `spread_weights` where weights are quantized. Networks of one architecture, width and seed
+    whose weights are quantized begin alike, with whatever bits.
 
     Parameters
     ----------
@@ -155,7 +156,8 @@ def make_network(recipe: Recipe, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build(get_architecture(recipe.architecture).widen(recipe.widen))
-        spread_weights(network)
+        if recipe.weight_bits != FLOAT:
+            spread_weights(network)
     return convert(network, recipe.weight_bits, recipe.activation_bits)
 
 
@@ -180,7 +182,7 @@ def spread_weights(model: nn.Module) -> None:
 
 def _tensor(x: np.ndarray) -> torch.Tensor:
     """Pixels as a network takes them, in the memory order in which PyTorch's convolutions are fastest."""
-    return torch.from_numpy(x).to(torch.float32).div_(255.0).contiguous(memory_format=torch.channels_last)
+    return torch.tensor(x, dtype=torch.float32).div_(255.0).contiguous(memory_format=torch.channels_last)
 
 
 def predictions(model: nn.Module, x: np.ndarray) -> np.ndarray:
@@ -267,7 +269,7 @@ def _optimizer(model: nn.Module, options: Options) -> torch.optim.Optimizer:
     free = {id(step.module.weight) for step in layers}
     decayed = [p for p in model.parameters() if id(p) not in free]
     groups = [{"params": decayed}, {"params": [step.module.weight for step in layers], "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
+    return torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
 
 
 def _epoch(
