@@ -51,8 +51,8 @@ class Draft:
         return bool((self.scale == 1).all() and not self.shift.any())
 
 
-def fold(drafts: Sequence[Draft], output: str) -> list[Layer]:
-    """The layers that give what the drafts give.
+def fold(drafts: Sequence[Draft], output: str) -> tuple[list[Layer], dict[str, str]]:
+    """The layers that give what the drafts give; and, for each draft whose own result a layer gives, the name of that layer.
 
     Batch normalization, ReLU and rounding become part of the convolution, pooling or sum before them, if that is read by nothing
     else; rounding moves before a max_pool, which changes no bit; a convolution takes a sum with another result on itself. What
@@ -69,12 +69,14 @@ def fold(drafts: Sequence[Draft], output: str) -> list[Layer]:
     graph.keep_needed()
     while any(graph.merge(draft) for draft in graph.drafts):
         pass
-    return [_layer(draft, {other.name: other.bits for other in graph.drafts}) for draft in graph.drafts]
+    bits = {draft.name: draft.bits for draft in graph.drafts}
+    return [_layer(draft, bits) for draft in graph.drafts], graph.places
 
 
 class _Graph:
     def __init__(self, drafts: list[Draft], output: str) -> None:
         self.drafts, self.output = drafts, output
+        self.places: dict[str, str] = {}
 
     def keep_needed(self) -> None:
         needed = {self.output}
@@ -82,6 +84,7 @@ class _Graph:
             if draft.name in needed:
                 needed.update(draft.inputs)
         self.drafts = [draft for draft in self.drafts if draft.name in needed]
+        self.places = {draft.name: draft.name for draft in self.drafts}
 
     def merge(self, draft: Draft) -> bool:
         """Fold one into one before it, if that is possible."""
@@ -135,6 +138,9 @@ class _Graph:
         for other in self.drafts:
             if other is not but:
                 other.inputs = [now.name if name == gone.name else name for name in other.inputs]
+        # `now` gives what `gone` gave, and no longer what it gave before.
+        kept = {name: place for name, place in self.places.items() if place != now.name}
+        self.places = {name: now.name if place == gone.name else place for name, place in kept.items()}
         if self.output == gone.name:
             self.output = now.name
 

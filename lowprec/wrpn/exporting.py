@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 
 from .. import checks
+from .architecture import FLOAT
 from .conversion import Step, read_graph, trace
 from .folding import Draft, fold
 from .integer import IntegerNetwork
 from .layers import INPUT, check_input_shape, moved
-from .quantizers import FLOAT_BITS, quantize_weights, weight_codes
+from .quantizers import quantize_weights, weight_codes
 
 torch = checks.need_extra("torch", "wrpn", "lowprec.wrpn.export")
 
 from torch import nn  # noqa: E402 - only after its absence would have been a sentence
 
-__all__ = ["export"]
+__all__ = ["export", "export_steps"]
 
 
 def export(model: nn.Module, input_shape: Sequence[int], about: dict[str, Any] | None = None) -> IntegerNetwork:
@@ -50,11 +51,22 @@ def export(model: nn.Module, input_shape: Sequence[int], about: dict[str, Any] |
         For a layer that is not supported, weights that are not finite, or an input shape that does not fit: the message names the
         layer.
     """
-    graph = trace(model)
+    return export_steps(read_graph(trace(model)), input_shape, about)[0]
+
+
+def export_steps(
+    steps: Sequence[Step], input_shape: Sequence[int], about: dict[str, Any] | None = None
+) -> tuple[IntegerNetwork, dict[str, str]]:
+    """The network of a traced model; and, for each place where that rounds to codes, the layer that gives these codes.
+
+    The place where a layer rounds its own input is called as the layer with ``.input`` behind.
+    """
     drafts = _Drafts(check_input_shape(input_shape))
-    for step in read_graph(graph):
+    for step in steps:
         drafts.add(step)
-    return IntegerNetwork(fold(drafts.made, drafts.output), input_shape, about)
+    codes = {draft.name for draft in drafts.made if draft.op == "affine" and draft.bits is not None}
+    layers, places = fold(drafts.made, drafts.output)
+    return IntegerNetwork(layers, input_shape, about), {name: places[name] for name in places if name in codes}
 
 
 class _Drafts:
@@ -195,22 +207,22 @@ class _Drafts:
 
     def _sums(self, name: str, module: Any, source: str, weights: np.ndarray, **how: Any) -> str:
         """A draft of a layer with weights (O, I, kh, kw)."""
-        weight_bits = getattr(module, "weight_bits", FLOAT_BITS)
-        input_bits = getattr(module, "input_bits", FLOAT_BITS)
-        if input_bits != FLOAT_BITS:
+        weight_bits = getattr(module, "weight_bits", FLOAT)
+        input_bits = getattr(module, "input_bits", FLOAT)
+        if input_bits != FLOAT:
             source = self._codes(f"{name}.input", source, input_bits)
         scale = np.ones(len(weights))
-        if weight_bits == FLOAT_BITS:
+        if weight_bits == FLOAT:
             source = self._float32(source)
         elif self._bits[source] is None:
-            weights, weight_bits = quantize_weights(weights, weight_bits), FLOAT_BITS
+            weights, weight_bits = quantize_weights(weights, weight_bits), FLOAT
         else:
             weights, one = weight_codes(weights, weight_bits)
             scale = one.astype(np.float64) if weight_bits == 1 else scale
         size = moved(self._shapes[source][1:], weights.shape[2:], how.get("stride", (1, 1)), how.get("padding", (0, 0)))
         return self._draft(
             name, "conv", [source], (len(weights), *size), weights=weights.transpose(0, 2, 3, 1),
-            weight_bits=None if weight_bits == FLOAT_BITS else weight_bits, scale=scale,
+            weight_bits=None if weight_bits == FLOAT else weight_bits, scale=scale,
             shift=np.zeros(len(weights)) if module.bias is None else _float64(name, module, "bias"), **how,
         )  # fmt: skip
 
