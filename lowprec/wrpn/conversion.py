@@ -225,8 +225,8 @@ def convert(
     TypeError
         If `model` is no Module.
     ValueError
-        For bits or a width out of range, for a name in `keep` that no layer has, or for a layer that is not supported: the message
-        names it.
+        For bits or a width out of range, for a name in `keep` that no layer has, for a network that is quantized already, or for a
+        layer that is not supported: the message names it.
 
     Examples
     --------
@@ -238,6 +238,9 @@ def convert(
     widen = checks.check_finite_scalar("widen", widen, positive=True)
     graph = copy.deepcopy(trace(model))
     steps = read_graph(graph)
+    for step in steps:
+        if isinstance(step.module, (QuantizedConv2d, QuantizedLinear, QuantizedReLU)):
+            raise checks.wrong_value("model", "must be a float network", f"{step.name}, which is quantized already")
     inner = inner_layers(steps, keep)
     if widen != 1:
         _widen(graph, steps, widen)
