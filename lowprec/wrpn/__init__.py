@@ -11,6 +11,7 @@ from typing import Any
 from .. import checks
 from .architecture import Architecture, LayerCounts, Node, widened
 from .architectures import ARCHITECTURES, get_architecture
+from .cost import CONVENTIONS, Memory, compute_cost, first_order_speedup, fmas, inference_memory, training_memory
 from .images import Images, load_images
 from .quantizers import activation_codes, quantize_activations, quantize_weights, weight_codes, zero_fraction
 
@@ -32,15 +33,22 @@ _NEED_TORCH = {"building", "conversion", "export", "modules", "training"}
 
 __all__ = [
     "ARCHITECTURES",
+    "CONVENTIONS",
     "Architecture",
     "Images",
     "LayerCounts",
+    "Memory",
     "Node",
     "activation_codes",
+    "compute_cost",
+    "first_order_speedup",
+    "fmas",
     "get_architecture",
+    "inference_memory",
     "load_images",
     "quantize_activations",
     "quantize_weights",
+    "training_memory",
     "weight_codes",
     "widened",
     "zero_fraction",

@@ -47,7 +47,7 @@ def alexnet() -> Architecture:
 
 
 def alexnet_dorefa() -> Architecture:
-    """AlexNet of tensorpack's DoReFa example (examples/DoReFa-Net/alexnet-dorefa.py): three convolutions in two groups."""
+    """AlexNet of tensorpack's DoReFa example (examples/DoReFa-Net/alexnet-dorefa.py), three convolutions in two groups."""
     return _dorefa("alexnet-dorefa", 2)
 
 
@@ -212,34 +212,30 @@ def resnet101() -> Architecture:
 def resnet34_preact() -> Architecture:
     """Pre-activation ResNet-34 as tensorpack has it (examples/ResNet): the paper's variant.
 
-    The first block of a group has no normalization of its own, because every group, and the first convolution, ends with one.
+    The first block of a stage has no normalization of its own, because every stage, and the first convolution, ends with one.
     """
     g = _Graph()
-    g.conv("conv0", 64, 7, stride=2)
-    g.add("bn0", "batch_norm")
-    g.add("relu0", "relu")
-    g.add("pool0", "max_pool", kernel=3, stride=2, padding=1)
-    for group, depth in enumerate((3, 4, 6, 3)):
-        channels = 64 * 2**group
+    _stem(g)
+    for stage, depth in enumerate((3, 4, 6, 3)):
+        channels = 64 * 2**stage
         for i in range(depth):
-            name = f"group{group}.block{i}"
-            stride = 2 if group > 0 and i == 0 else 1
+            name = f"layer{stage + 1}.{i}"
+            stride = 2 if stage > 0 and i == 0 else 1
             source = g.at
             if i > 0:
-                g.add(f"{name}.bn0", "batch_norm")
-                g.add(f"{name}.relu0", "relu")
+                g.add(f"{name}.bn1", "batch_norm")
+                g.add(f"{name}.relu1", "relu")
             g.conv(f"{name}.conv1", channels, 3, stride=stride)
-            g.add(f"{name}.bn1", "batch_norm")
-            g.add(f"{name}.relu1", "relu")
+            g.add(f"{name}.bn2", "batch_norm")
+            g.add(f"{name}.relu2", "relu")
             result = g.conv(f"{name}.conv2", channels, 3)
             if stride != 1:
                 g.at = source
-                source = g.conv(f"{name}.convshortcut", channels, 1, stride=stride)
+                source = g.conv(f"{name}.shortcut", channels, 1, stride=stride)
             g.add(f"{name}.add", "add", result, source)
-        g.add(f"group{group}.bnlast", "batch_norm")
-        g.add(f"group{group}.relulast", "relu")
-    g.add("gap", "global_average_pool")
-    g.add("linear", "linear", features=_CLASSES)
+        g.add(f"layer{stage + 1}.bn", "batch_norm")
+        g.add(f"layer{stage + 1}.relu", "relu")
+    _head(g)
     return g.made("resnet-34-preact")
 
 
@@ -339,7 +335,7 @@ def convnet() -> Architecture:
     return g.made("convnet", (1, 28, 28))
 
 
-#: The builders, by name.
+#: Builders of the networks, by name.
 ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
     "alexnet": alexnet,
     "alexnet-dorefa": alexnet_dorefa,
@@ -359,7 +355,13 @@ ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
 
 
 def get_architecture(name: str) -> Architecture:
-    """A well-known network by its name, one of `ARCHITECTURES`."""
+    """A well-known network by its name.
+
+    Parameters
+    ----------
+    name : str
+        One of `lowprec.wrpn.architectures.ARCHITECTURES`.
+    """
     return ARCHITECTURES[checks.check_choice("architecture", name, ARCHITECTURES)]()
 
 
