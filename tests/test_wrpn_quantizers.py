@@ -233,18 +233,19 @@ def test_layers_look_at_their_bits(torch, bits):
 
 
 def test_zero_fractions_of_a_network(torch):
-    network = torch.nn.Sequential(wrpn.QuantizedLinear(2, 1, weight_bits=2), torch.nn.ReLU(), wrpn.QuantizedLinear(1, 2, weight_bits=1))
+    network = torch.nn.Sequential(wrpn.QuantizedLinear(2, 1, weight_bits=2), wrpn.QuantizedLinear(1, 2, weight_bits=1))
     with torch.no_grad():
         network[0].weight[:] = torch.tensor([[0.4, 0.6]])
-    assert wrpn.zero_fractions(network) == {"0": 0.5, "2": 0.0}
+    assert wrpn.zero_fractions(network) == {"0": 0.5, "1": 0.0}
 
 
 # ---- without PyTorch -----------------------------------------------------------------------------------------------
 
 
 def test_nothing_imports_torch_before_it_is_asked_for():
-    code = "import sys, lowprec, lowprec.wrpn as w; w.quantize_weights([[0.5]], 2); print('torch' in sys.modules, dir(w).count('convert'))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["False", "1"]
+    code = "import sys, lowprec.wrpn as w; w.quantize_weights([[0.5]], 2); print('torch' in sys.modules, 'convert' in dir(w))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.split() == ["False", "True"]
 
 
 @pytest.mark.parametrize("name", ["convert", "build", "train_network", "QuantizedReLU"])

@@ -26,8 +26,8 @@ def build(architecture: Architecture | str) -> fx.GraphModule:
     Returns
     -------
     torch.fx.GraphModule
-        A Module that takes a float32 tensor of shape (batch, channels, height, width). Its submodules have the names of the nodes.
-        ``torch.manual_seed`` before the call makes the weights reproducible.
+        A Module that takes a float32 tensor of shape (batch, channels, height, width). Its submodules have the names of the
+        nodes. ``torch.manual_seed`` before the call makes the weights reproducible.
 
     Examples
     --------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,10 @@ class Images:
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of an image."""
         return self.x.shape[1:]
+
+    def first(self, m: int | None) -> Images:
+        """The same with only the first `m` images to train on; None: all."""
+        return replace(self, x=self.x[:m], y=self.y[:m])
 
 
 def as_floats(x: np.ndarray) -> np.ndarray:
@@ -134,7 +138,7 @@ def _cifar(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise checks.wrong_value("folder", f"must have {path.name} of CIFAR-10's binary version", str(path.parent))
     content = np.fromfile(path, np.uint8)
     if content.size == 0 or content.size % _CIFAR_BYTES:
-        raise checks.bad_file(path, f"{content.size} bytes", expected=f"a multiple of {_CIFAR_BYTES}: labels and 3 x 32 x 32 bytes")
+        raise checks.bad_file(path, f"{content.size} bytes", expected=f"a multiple of {_CIFAR_BYTES}: a label, 3 x 32 x 32 bytes")
     rows = content.reshape(-1, _CIFAR_BYTES)
     y = rows[:, 0].astype(np.int64)
     _check_labels(path, y, len(rows))

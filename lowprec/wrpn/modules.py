@@ -1,9 +1,9 @@
 """The quantizers of WRPN with gradients, and the layers that use them, in PyTorch.
 
 Forward, they give the numbers of `lowprec.wrpn.quantizers` to the bit. Backward, the gradient of rounding is the identity
-(straight through) inside the clipped range, its ends included, and zero outside. Of one-bit weights the mean of \\|w\\| counts as a
-constant: the gradient of ``sign(w) * mean`` is ``mean`` where \\|w\\| <= 1, and zero elsewhere. Layers hold float32 weights, which the
-optimizer changes, and quantize them anew in every forward pass.
+(straight through) inside the clipped range, its ends included, and zero outside. Of one-bit weights the mean of \\|w\\| counts
+as a constant: the gradient of ``sign(w) * mean`` is ``mean`` where \\|w\\| <= 1, and zero elsewhere. Layers hold float32
+weights, which the optimizer changes, and quantize them anew in every forward pass.
 """
 
 from __future__ import annotations

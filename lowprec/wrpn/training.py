@@ -1,8 +1,8 @@
 """Training networks of few bits: a plain loop, checkpoints, and going on from one.
 
-Adam with a cosine schedule, on float32 weights that the layers quantize anew in every step. A run is a function of its recipe and
-its options: each epoch's order and dropout come from the seed and the number of the epoch, so that a run that was stopped after an
-epoch ends, on one thread, in the bits of one that was not.
+Adam with a cosine schedule, on float32 weights that the layers quantize anew in every step. A run is a function of its recipe
+and its options: each epoch's order and dropout come from the seed and the number of the epoch, so that a run that was stopped
+after an epoch ends, on one thread, in the bits of one that was not.
 """
 
 from __future__ import annotations
@@ -141,8 +141,8 @@ class Epoch:
 def make_network(recipe: Recipe, seed: int = 0) -> nn.Module:
     """The network of a recipe, with its first weights.
 
-    They are PyTorch's own, and those of `spread_weights` where weights are quantized. Networks of one architecture, width and seed
-    whose weights are quantized begin alike, with whatever bits.
+    They are PyTorch's own, and those of `spread_weights` where weights are quantized. Networks of one architecture, width and
+    seed whose weights are quantized begin alike, with whatever bits.
 
     Parameters
     ----------

@@ -1,12 +1,13 @@
 """Tables 1 and 2 of the second paper, small: accuracy by bits and width, of a convolutional network on Fashion-MNIST.
 
 A. Mishra, E. Nurvitadhi, J. J. Cook, D. Marr, "WRPN: Wide Reduced-Precision Networks", ICLR 2018. The paper trains AlexNet on
-ILSVRC-12: weights and activations of few bits cost accuracy, and a network with twice the filters wins it back. Here the network is
-`convnet` of `lowprec.wrpn`, four convolutions and a linear layer, about 0.1 percent of AlexNet's work for each image.
+ILSVRC-12: weights and activations of few bits cost accuracy, and a network with twice the filters wins it back. Here the
+network is `convnet` of `lowprec.wrpn`, four convolutions and a linear layer, about 0.1 percent of AlexNet's work for each
+image.
 
-All runs of a table have the same optimizer, schedule and number of epochs, and those of one seed see the images in the same order.
-What is reported is the accuracy on the test images after the last epoch; no epoch is picked. The numbers of the schedule were chosen
-for the float network of single width.
+All runs of a table have the same optimizer, schedule and number of epochs, and those of one seed see the images in the same
+order. What is reported is the accuracy on the test images after the last epoch; no epoch is picked. The numbers of the schedule
+were chosen for the float network of single width.
 """
 
 from __future__ import annotations
@@ -123,14 +124,10 @@ def train_one(cell: Cell, seed: int, images: Any, options: Options, folder: Path
     return training.train_network(recipe, images, how, checkpoint=path, progress=tell)[1]
 
 
-def load_images(options: Options) -> Any:
-    """The images to train on."""
-    from dataclasses import replace
-
+def _images(options: Options) -> Any:
     from lowprec.wrpn.images import load_images
 
-    images = load_images(options.data)
-    return replace(images, x=images.x[: options.m], y=images.y[: options.m])
+    return load_images(options.data).first(options.m)
 
 
 def measure(options: Options, progress: Any = lambda *_: None, folder: Path | None = None) -> dict[str, Any]:
@@ -153,7 +150,7 @@ def measure(options: Options, progress: Any = lambda *_: None, folder: Path | No
     planned = runs(options)
     step = Steps(progress, 1 + sum(width**2 for (width, _, _), _ in planned))
     step("Reading", options.data)
-    images = load_images(options)
+    images = _images(options)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     trained: dict[Cell, list[tuple[int, Any]]] = {}
@@ -231,7 +228,7 @@ def tables(results: dict[str, Any]) -> list[Table]:
                 f"{bits}W/{bits}A", f"{row['widen']:g}x", str(row["seeds"]), _percent(row["accuracy"]), low, high, gap,
                 f"{row['fmas']:,}", f"{row['cost']:.2f}",
             )  # fmt: skip
-    beside.notes.append("cost: FMAs times the sum of the bits, over that of the float32 network of single width; every layer counts.")
+    beside.notes.append("cost: FMAs times the sum of the bits, over that of float32 at 1x; every layer counts alike.")
     made += [beside, _zeros(results), _choices(o, first)]
     return made
 
@@ -257,7 +254,7 @@ def _zeros(results: dict[str, Any]) -> Table:
 def _choices(o: dict[str, Any], first: dict[str, Any]) -> Table:
     return choices(
         [
-            ("optimizer", f"Adam, learning rate {o['learning_rate']:g} falling to 0 along half a cosine, batches of {o['batch_size']}"),
+            ("optimizer", f"Adam in batches of {o['batch_size']}, rate {o['learning_rate']:g}, falling to 0 along half a cosine"),
             ("images", "pixels divided by 255; no shifts, no flips; every epoch in another order"),
             ("first weights", "quantized layers: uniform in [-1, 1], the quantizer's range, since batch normalization follows; "
              "float layers: PyTorch's own"),
