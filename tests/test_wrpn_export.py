@@ -10,17 +10,19 @@ import network_reference as reference
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-from torch import nn  # noqa: E402 - only where there is torch
+pytest.importorskip("torch")
 
-from lowprec.wrpn.agreement import compare  # noqa: E402
-from lowprec.wrpn.architectures import get_architecture  # noqa: E402
-from lowprec.wrpn.building import build  # noqa: E402
-from lowprec.wrpn.conversion import convert  # noqa: E402
-from lowprec.wrpn.exporting import export  # noqa: E402
-from lowprec.wrpn.integer import IntegerNetwork  # noqa: E402
-from lowprec.wrpn.modules import quantize_weights  # noqa: E402
-from lowprec.wrpn.quantizers import largest_activation, largest_weight, weight_scale  # noqa: E402
+import torch
+from torch import nn
+
+from lowprec.wrpn.agreement import compare
+from lowprec.wrpn.architectures import get_architecture
+from lowprec.wrpn.building import build
+from lowprec.wrpn.conversion import convert
+from lowprec.wrpn.exporting import export
+from lowprec.wrpn.integer import IntegerNetwork
+from lowprec.wrpn.modules import quantize_weights
+from lowprec.wrpn.quantizers import largest_activation, largest_weight, weight_scale
 
 PAIRS = [(w, a) for w in (1, 2, 4, 8) for a in (1, 2, 4, 8)] + [(3, 5), (5, 3)]
 SOME = [(1, 1), (2, 4), (4, 4), (8, 8), (3, 5), (5, 3)]

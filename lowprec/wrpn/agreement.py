@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,8 @@ class Comparison:
         To how many both give the same class.
     same_codes : int
         To how many both give the same codes in every layer.
+    classes : ndarray of int64
+        Those of the torch network.
     differences : list of Difference
         One of each image whose class differs, or with ``every_code`` of each image any of whose codes does.
     """
@@ -91,6 +94,7 @@ class Comparison:
     images: int
     same_classes: int
     same_codes: int
+    classes: np.ndarray
     differences: list[Difference]
 
 
@@ -128,14 +132,14 @@ def compare(model: nn.Module, network: IntegerNetwork, x: np.ndarray, *, every_c
             parts = [_compare(followed, places, network, x[i : i + _MANY], i, every_code) for i in range(0, len(x), _MANY)]
     finally:
         graph.train(was_training)
-    differences = [difference for part in parts for difference in part[2]]
-    return Comparison(len(x), sum(part[0] for part in parts), sum(part[1] for part in parts), differences)
+    same_classes, same_codes, classes, differences = zip(*parts, strict=True)
+    return Comparison(len(x), sum(same_classes), sum(same_codes), np.concatenate(classes), list(chain(*differences)))
 
 
 def _compare(
     followed: _Followed, places: dict[str, str], network: IntegerNetwork, x: np.ndarray, first: int, every_code: bool
-) -> tuple[int, int, list[Difference]]:
-    """How many images of a batch have the same class, how many the same codes, and the differences."""
+) -> tuple[int, int, np.ndarray, list[Difference]]:
+    """How many images of a batch have the same class, how many the same codes, torch's classes, and the differences."""
     theirs = followed.follow(x)
     ours = network.tensors(x)
     last = network.layers[-1].name
@@ -160,7 +164,7 @@ def _compare(
             layer, where = places[name], wrong[name][k]
             distance, bound = followed.rounded[name].from_tie(k, ours[layer], where)
             differences.append(Difference(image, pair, layer, int(where.sum()), distance, bound))
-    return int(same_class.sum()), int(same_codes.sum()), differences
+    return int(same_class.sum()), int(same_codes.sum()), classes[:, 0], differences
 
 
 def _as_maps(a: np.ndarray, like: np.ndarray) -> np.ndarray:
