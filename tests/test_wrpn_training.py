@@ -1,4 +1,4 @@
-"""Training networks of few bits: a run learns, goes on from a checkpoint to the bit, and refuses what is damaged or of another run."""
+"""Training networks of few bits: a run learns, goes on from a checkpoint to the bit, and refuses one that does not fit."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def images(rng):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """The name of a network that trains in a moment: a convolution, a quantized one, dropout, a quantized linear layer, a last one."""
+    """The name of a network that trains in a moment, with dropout, and a quantized convolution and linear layer."""
 
     def build():
         nodes = [
@@ -195,9 +195,11 @@ def changed(path, header=None, **tensors):
 def test_a_file_cut_short(checkpoint, images, tiny, share):
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[: int(share * len(content))])
-    for read in (wrpn.load_network, lambda path: wrpn.train_network(Recipe(tiny, 2, 4), images, Options(epochs=2), checkpoint=path)):
-        with pytest.raises(ValueError, match=r"run.safetensors: is cut short, or no checkpoint"):
-            read(checkpoint)
+    message = r"run.safetensors: is cut short, or no checkpoint"
+    with pytest.raises(ValueError, match=message):
+        wrpn.load_network(checkpoint)
+    with pytest.raises(ValueError, match=message):
+        wrpn.train_network(Recipe(tiny, 2, 4), images, Options(epochs=2), checkpoint=checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,7 @@ def test_a_file_cut_short(checkpoint, images, tiny, share):
     [
         ({"header": {"version": 2}}, "is a checkpoint of version 2; expected version 1"),
         ({"header": {"recipe": {"architecture": "nonsense"}}}, "names no network that there is"),
-        ({"header": {"recipe": {"widen": 2.0, "architecture": "tiny", "weight_bits": 9, "activation_bits": 4}}}, "names no network"),
+        ({"header": {"recipe": {"architecture": "tiny", "weight_bits": 9}}}, "names no network that there is"),
         ({"header": {"recipe": None}}, "names no network that there is"),
         ({"model.fc1.bias": torch.zeros(11)}, "its weights do not fit the network that it names"),
         ({"model.fc1.bias": torch.zeros(10, dtype=torch.float64)}, "its weights do not fit"),
@@ -351,7 +353,7 @@ def test_cifar(rng, tmp_path):
 
 def test_images_that_are_not_there(rng, tmp_path, monkeypatch):
     monkeypatch.delenv("LOWPREC_DATA", raising=False)
-    with pytest.raises(ValueError, match=r"^LOWPREC_DATA: must name the folder of the data sets, or folder the one of mnist; got noth"):
+    with pytest.raises(ValueError, match=r"^LOWPREC_DATA: must name the folder of the data sets, or folder .*; got nothing$"):
         wrpn.load_images("mnist")
     with pytest.raises(ValueError, match=r"^folder: must have train-images-idx3-ubyte of mnist, in itself or in mnist; got "):
         wrpn.load_images("mnist", tmp_path)
@@ -377,7 +379,7 @@ def test_images_that_are_damaged(rng, tmp_path):
             wrpn.load_images("mnist", tmp_path)
     labels.write_bytes(good)
     pixels.write_bytes(idx(np.zeros((40, 5, 5), np.uint8)))
-    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte: rows of 25 numbers of uint8; expected images of 28 x 28 bytes"):
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte: rows of 25 numbers of uint8; expected images of"):
         wrpn.load_images("mnist", tmp_path)
 
 
@@ -403,8 +405,8 @@ def test_the_command(command, rng, tmp_path, tiny, monkeypatch):
     write_idx(tmp_path / "mnist", rng)
     out, path = tmp_path / "out", tmp_path / "net.safetensors"
     args = [
-        "wrpn", "train", "--data", "mnist", "--folder", str(tmp_path), "--architecture", tiny, "--weight-bits", "2", "--activation-bits",
-        "4", "--epochs", "3", "--batch-size", "8", "--checkpoint", str(path), "--threads", "1", "--out", str(out),
+        "wrpn", "train", "--data", "mnist", "--folder", str(tmp_path), "--architecture", tiny, "--weight-bits", "2",
+        "--activation-bits", "4", "--epochs", "3", "--batch-size", "8", "--checkpoint", str(path), "--threads", "1", "--out", str(out),
     ]  # fmt: skip
     real = training._epoch
 

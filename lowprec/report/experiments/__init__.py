@@ -2,7 +2,7 @@
 
 One module an experiment. Each has ``FULL`` and ``QUICK``, the options; ``measure(options, progress)``, which returns the
 results as docs/results-schema.md describes them; and ``tables`` and ``figures``, which show them. ``common`` is what they share,
-``plots`` their kind of plot. A module with ``KEEPS`` true takes a third argument, ``folder``, for what lets a stopped command go on.
+``plots`` their kind of plot. Where ``KEEPS`` is true, ``measure`` takes a ``folder`` too, for what lets a stopped command go on.
 """
 
 from __future__ import annotations
