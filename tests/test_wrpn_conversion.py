@@ -58,7 +58,7 @@ def test_a_chain():
         ("resnet-18", ["layer4.1.relu2"], []),
         ("resnet-20", ["layer3.2.relu2"], []),
         ("resnet-50", ["layer4.2.relu3"], []),
-        ("resnet-34-preact", ["group3.relulast"], []),
+        ("resnet-34-preact", ["layer4.relu"], []),
         (
             "bn-inception",
             [f"incep5b.{branch}.relu" for branch in ("conv1x1", "conv3x3", "conv233b", "poolproj")],

@@ -84,4 +84,5 @@ def train_command(
     for table in shown:
         console.print(tables.to_rich(table))
     if where is not None:
-        say_written(console, files.write_results(where, "wrpn-train", results, shown, report.figures(results)), results["seconds"])
+        written = files.write_results(where, "wrpn-train", results, shown, report.figures(results))
+        say_written(console, written, results["seconds"])

@@ -174,9 +174,9 @@ def spread_weights(model: nn.Module) -> None:
         Changed in place, with PyTorch's own generator.
     """
     steps = read_graph(trace(model))
-    normalized = {step.inputs[0] for step in steps if step.kind == "batch_norm"}
+    before = {step.inputs[0] for step in steps if step.kind == "batch_norm"}
     for step in inner_layers(steps):
-        if step.node in normalized:
+        if step.node in before:
             nn.init.uniform_(step.module.weight, -1.0, 1.0)
 
 
@@ -265,10 +265,9 @@ def train_network(
 
 
 def _optimizer(model: nn.Module, options: Options) -> torch.optim.Optimizer:
-    layers = inner_layers(read_graph(trace(model)))
-    free = {id(step.module.weight) for step in layers}
-    decayed = [p for p in model.parameters() if id(p) not in free]
-    groups = [{"params": decayed}, {"params": [step.module.weight for step in layers], "weight_decay": 0.0}]
+    inner = [step.module.weight for step in inner_layers(read_graph(trace(model)))]
+    free = {id(p) for p in inner}
+    groups = [{"params": [p for p in model.parameters() if id(p) not in free]}, {"params": inner, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
 
 
@@ -353,10 +352,11 @@ def _resume(path: Path, about: dict[str, Any], model: nn.Module, optimizer: Any)
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
-            _, k, what = key.split(".")
-            state.setdefault(int(k), {})[what] = value
+            k, _, what = key.removeprefix("optimizer.").partition(".")
+            state.setdefault(int(k) if k.isdecimal() else -1, {})[what] = value
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    if any(state.get(k, {}).get("exp_avg", torch.empty(0)).shape != p.shape for k, p in enumerate(parameters)):
+    expected = {k: {"step": (), "exp_avg": p.shape, "exp_avg_sq": p.shape} for k, p in enumerate(parameters)}
+    if {k: {what: tuple(value.shape) for what, value in one.items()} for k, one in state.items()} != expected:
         raise checks.bad_file(name, "holds no state of the optimizer that fits", expected=_EXPECTED)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return [Epoch(**epoch) for epoch in header["history"]]
