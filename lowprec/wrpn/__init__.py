@@ -26,9 +26,11 @@ _LATER: dict[str, str] = {
     "compare": "agreement",
     "convert": "conversion",
     "export": "exporting",
+    "from_qonnx": "qonnx",
     "load_network": "training",
     "make_network": "training",
     "spread_weights": "training",
+    "to_qonnx": "qonnx",
     "train_network": "training",
     "zero_fractions": "modules",
 }

@@ -28,7 +28,7 @@ class Draft:
     scale, shift : ndarray of float64, shape (C,)
         conv and affine: result = sum * scale + shift, of real numbers. Of weights of one bit, scale has their means as a factor.
     factors : list of float
-        add: what its inputs are multiplied with; of a conv that reads two the second counts.
+        add: what its inputs are multiplied with; of a conv that reads two the second counts; of an average_pool the first.
     step : float or None
         Of one that gives codes: what code 1 stands for; None: 1 / (2**bits - 1).
     """
@@ -60,10 +60,14 @@ class Draft:
     @property
     def is_factor(self) -> bool:
         """Whether an affine is a multiplication with one number, and no more."""
+        return self.op == "affine" and self.bits is None and not self.relu and self.is_uniform
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether an affine has one scale, and no shift."""
         assert self.scale is not None
         assert self.shift is not None
-        plain = self.bits is None and not self.relu and not self.shift.any()
-        return self.op == "affine" and plain and bool((self.scale == self.scale[0]).all())
+        return bool((self.scale == self.scale[0]).all() and not self.shift.any())
 
 
 class Drafts:
@@ -202,9 +206,12 @@ class _Graph:
             self._redirect(draft, before, but=before)
             return True
         scales = before.op == "affine" or (before.op == "conv" and len(before.inputs) == 1)
-        if not (scales and not before.relu) and not (draft.is_unit and before.op in ("conv", "average_pool", "affine", "add")):
+        means = before.op == "average_pool" and draft.is_uniform
+        if not ((scales or means) and not before.relu) and not (draft.is_unit and before.op in ("conv", "affine", "add")):
             return False
-        if scales and not draft.is_unit:
+        if means:
+            before.factors[0] *= float(draft.scale[0])
+        elif not draft.is_unit:
             before.scale, before.shift = before.scale * draft.scale, before.shift * draft.scale + draft.shift
         before.relu = (before.relu or draft.relu) and draft.bits is None
         before.bits, before.step = draft.bits, draft.step
@@ -264,7 +271,7 @@ def _layer(draft: Draft, steps: dict[str, float]) -> Layer:
         how["ceil_mode"] = draft.ceil_mode
     elif draft.op == "average_pool":
         assert draft.kernel is not None
-        how["scale"] = np.array([out * units[0] / (draft.kernel[0] * draft.kernel[1])], np.float32)
+        how["scale"] = np.array([out * units[0] * draft.factors[0] / (draft.kernel[0] * draft.kernel[1])], np.float32)
     elif draft.op == "add":
         how["scale"] = np.array([out * unit * factor for unit, factor in zip(units, draft.factors, strict=True)], np.float32)
     elif draft.op in ("conv", "affine"):
