@@ -12,11 +12,13 @@ from .conversion import Step, read_graph, trace
 from .folding import Draft, fold
 from .integer import IntegerNetwork
 from .layers import INPUT, check_input_shape, moved
-from .quantizers import FLOAT_BITS, quantize_weights, weight_codes
+from .quantizers import quantize_weights, weight_codes
 
 torch = checks.need_extra("torch", "wrpn", "lowprec.wrpn.export")
 
 from torch import nn  # noqa: E402 - only after its absence would have been a sentence
+
+FLOAT_BITS = 32
 
 __all__ = ["export"]
 
