@@ -158,7 +158,8 @@ class LayerCounts:
 
     Attributes
     ----------
-    name, op : str
+    name : str
+    op : str
     input_shape, output_shape : tuple of int
     filters : int
         Channels, or features, of the output.
@@ -294,7 +295,7 @@ class Architecture:
     def widen(self, factor: float) -> Architecture:
         """The network with ``round(channels * factor)`` channels in every conv, and features in every linear, but the last layer.
 
-        Depth, kernels and input stay. The same rule as `lowprec.wrpn.convert` has.
+        Depth, kernels and input stay.
 
         Parameters
         ----------

@@ -335,7 +335,7 @@ def convnet() -> Architecture:
     return g.made("convnet", (1, 28, 28))
 
 
-#: The builders, by name.
+#: Builders of the networks, by name.
 ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
     "alexnet": alexnet,
     "alexnet-dorefa": alexnet_dorefa,
@@ -355,7 +355,13 @@ ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
 
 
 def get_architecture(name: str) -> Architecture:
-    """A well-known network by its name, one of `ARCHITECTURES`."""
+    """A well-known network by its name.
+
+    Parameters
+    ----------
+    name : str
+        One of `lowprec.wrpn.architectures.ARCHITECTURES`.
+    """
     return ARCHITECTURES[checks.check_choice("architecture", name, ARCHITECTURES)]()
 
 

@@ -88,7 +88,7 @@ def describe(name: str, widen: float = 1.0, weight_bits: int = FLOAT, activation
     Parameters
     ----------
     name : str
-        One of `lowprec.wrpn.ARCHITECTURES`.
+        One of `lowprec.wrpn.architectures.ARCHITECTURES`.
     widen : float
     weight_bits, activation_bits : int
         1 to 8, or 32 for float32.
@@ -183,9 +183,9 @@ def description_tables(results: dict[str, Any]) -> list[Table]:
         number(activation_bytes / 1024), number(results["summary"]["cost"]["float_ends"]),
     )  # fmt: skip
     made.notes.append(
-        "Weights: filters x channels read x window / stride. Output: before what is named under then, which is what follows up to "
-        "a fork. W/A: bits of the weights, and of what the layer reads. W KiB: weights, packed. A KiB: what the layer reads, of one "
-        "image, packed. Cost: FMAs times bits over the same layer's at 1x in float32."
+        "Weights: filters x channels read x window / stride. Output: before what is named under then, which is what follows, up "
+        "to a fork. W/A: bits of the weights, and of what the layer reads. W KiB: weights, packed. A KiB: what the layer reads, "
+        "of one image, packed. Cost: FMAs times bits over the same layer's at 1x in float32."
     )
     made.notes += _summary(results)
     return [made]
