@@ -120,12 +120,13 @@ LP_INLINE void lp_put(lp_block *y, int64_t n, const lp_ending end, int codes, ui
             const lp_floats v = (lp_floats)(((lp_ints)y->half[h] & below) | ((lp_ints)(zero + end.limit) & ~below));
             ((lp_ints_anywhere *)numbers)[h] = (lp_ints)(v + 0x1p23f) & 0xFF;
         }
-        uint8_t narrow[LP_BLOCK];
-        LP_NARROW_CODES(numbers, narrow);
-        if (n >= LP_BLOCK)
-            memcpy(out, narrow, LP_BLOCK);
-        else
+        if (n >= LP_BLOCK) {
+            LP_NARROW_CODES(numbers, out);
+        } else {
+            uint8_t narrow[LP_BLOCK];
+            LP_NARROW_CODES(numbers, narrow);
             memcpy(out, narrow, (size_t)n);
+        }
     } else if (n >= LP_BLOCK) {
         for (int h = 0; h < 2; h++)
             ((lp_floats_anywhere *)out)[h] = y->half[h];
@@ -203,15 +204,19 @@ LP_INLINE lp_scratch lp_scratch_of(uint8_t *memory)
 /* Offsets of rows [first, first + n). */
 static void lp_locate(const lp_product *p, lp_where by, int64_t first, int64_t n, int64_t *at)
 {
-    int64_t x = first % p->width, y = first / p->width % p->height, image = first / p->width / p->height;
+    const int64_t line = first / p->width, image = line / p->height;
+    int64_t x = first % p->width, y = line % p->height, row = image * by.image + y * by.row, here = row + x * by.pixel;
     for (int64_t i = 0; i < n; i++) {
-        at[i] = image * by.image + y * by.row + x * by.pixel;
+        at[i] = here;
+        here += by.pixel;
         if (++x == p->width) {
             x = 0;
+            row += by.row;
             if (++y == p->height) {
                 y = 0;
-                image++;
+                row += by.image - p->height * by.row;
             }
+            here = row;
         }
     }
 }
