@@ -27,9 +27,7 @@ from lowprec.cli.shared import progress_bar, say_written
     metavar="DIR",
     help="Folder for wrpn-speed.json, .csv and .md.",
 )
-def speed_command(
-    architectures: str | None, batches: str | None, threads: int | None, isa: str, quick: bool, out: Path
-) -> None:
+def speed_command(architectures: str | None, batches: str | None, threads: int | None, isa: str, quick: bool, out: Path) -> None:
     """Time integer networks of few bits, 1x and 2x wide, beside the float32 network at 1x in torch.
 
     They take turns, and ratios are within a turn. torch has three chances (as it is, frozen, channels last), of which

@@ -19,7 +19,7 @@ from lowprec.runtime import effective_n_threads, isa
 from lowprec.wrpn.architecture import Architecture
 from lowprec.wrpn.architectures import as_architecture
 
-__all__ = ["QUICK", "FULL", "FIELDS", "AVX2_ONLY", "Options", "hold_to_avx2", "measure", "speed_tables"]
+__all__ = ["AVX2_ONLY", "FIELDS", "FULL", "QUICK", "Options", "hold_to_avx2", "measure", "speed_tables"]
 
 #: Every row has these fields, in this order; docs/results-schema.md says what they mean.
 FIELDS = (
@@ -104,13 +104,13 @@ def measure(options: Options, progress: Callable[[str, str, float], None] = lamb
         The results, with ``rows``.
     """
     start = time.perf_counter()
+    architectures = [as_architecture(name) for name in options.networks]
     if options.isa == "avx2":
         hold_to_avx2()
     torch = checks.need_extra("torch", "wrpn", "lowprec wrpn speed")
     threads = effective_n_threads(options.n_threads)
     torch.set_num_threads(threads)
     rows: list[dict[str, Any]] = []
-    architectures = [as_architecture(name) for name in options.networks]
     for k, architecture in enumerate(architectures):
         progress(architecture.name, "making the networks", k / len(architectures))
         plain, ours = _networks(architecture, options)
