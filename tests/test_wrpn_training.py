@@ -406,7 +406,8 @@ def test_the_command(command, rng, tmp_path, tiny, monkeypatch):
     out, path = tmp_path / "out", tmp_path / "net.safetensors"
     args = [
         "wrpn", "train", "--data", "mnist", "--folder", str(tmp_path), "--architecture", tiny, "--weight-bits", "2",
-        "--activation-bits", "4", "--epochs", "3", "--batch-size", "8", "--checkpoint", str(path), "--threads", "1", "--out", str(out),
+        "--activation-bits", "4", "--epochs", "3", "--batch-size", "8", "--checkpoint", str(path), "--threads", "1",
+        "--out", str(out),
     ]  # fmt: skip
     real = training._epoch
 
