@@ -19,7 +19,7 @@ EXPERIMENTS = {
     "svm": "Figs 7d, 7e: SVMs on random Fourier features of MNIST, loss and error by pass",
     "defaults": "The estimators with nothing set, beside scikit-learn's SGD tuned, on real data",
     "precision": "What 16, 8 and 4 bits of D, M and G cost in training loss on real data",
-    "wrpn": "A network's accuracy by bits of weights and activations, and by width: Tables 1 and 2 of WRPN, small",
+    "wrpn": "Accuracy of a network by its bits and its width: Tables 1 and 2 of WRPN, in small",
     "communication": "What 1 to 32 bits of C cost in training loss, and save in bytes and in time",
 }
 
