@@ -191,7 +191,7 @@ def _rows(options: Options, trained: dict[Cell, list[tuple[int, Any]]], images: 
 
 
 def _printed(cell: Cell) -> float | None:
-    """What the paper prints for AlexNet, less what it prints for float32 at 1x: top-1, as a share; None where it prints nothing."""
+    """Top-1 that the paper prints for AlexNet, less that of float32 at 1x, as a share; None where it prints nothing."""
     own, float_one = paper.accuracy("alexnet", *cell), paper.accuracy("alexnet", *_FLOAT)
     return None if own is None or float_one is None else (own - float_one) / 100
 
