@@ -44,8 +44,9 @@ def experiment(name: str | None, listed: bool, quick: bool, out: Path, seed: int
     options = replace(module.QUICK if quick else module.FULL, seed=check_int("seed", seed, minimum=0, maximum=2**32 - 1))
     need_extra("matplotlib", "report", "plotting")
     folder = files.prepare_out(out)
+    keeping = {"folder": folder / f"{name}-runs"} if getattr(module, "KEEPS", False) else {}
     with progress_bar() as progress:
-        results = module.measure(options, progress)
+        results = module.measure(options, progress, **keeping)
     made = module.tables(results)
     console.print()
     for table in made:

@@ -11,6 +11,7 @@ import click
 from lowprec.checks import need_extra
 from lowprec.cli.shared import say_written
 from lowprec.cli.wrpn_speed import speed_command
+from lowprec.cli.wrpn_train import train_command
 
 
 @click.group()
@@ -101,5 +102,5 @@ def describe_command(
             say_written(console, written, results["seconds"])
 
 
-for command in (tables_command, describe_command, speed_command):
+for command in (tables_command, describe_command, speed_command, train_command):
     wrpn.add_command(command)

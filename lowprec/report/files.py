@@ -27,9 +27,14 @@ def header(command: str, options: Mapping[str, Any], seconds: float = 0.0) -> di
         "command": command,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "seconds": seconds,
-        "options": {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()},
+        "options": {key: _lists(value) for key, value in options.items()},
         "machine": machine_block(),
     }
+
+
+def _lists(value: Any) -> Any:
+    """A value with lists for tuples, as it comes back from JSON."""
+    return [_lists(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 def prepare_out(out: str | Path) -> Path:

@@ -324,7 +324,7 @@ def resnet20() -> Architecture:
 def convnet() -> Architecture:
     """A small network for images of 28 x 28, with batch normalization: four convolutions of 3 x 3 and one linear layer."""
     g = _Graph()
-    for i, channels in enumerate((16, 16, 32, 32)):
+    for i, channels in enumerate((8, 16, 32, 32)):
         g.conv(f"conv{i}", channels, 3)
         g.add(f"bn{i}", "batch_norm")
         g.add(f"relu{i}", "relu")

@@ -26,14 +26,14 @@ def build(architecture: Architecture | str) -> fx.GraphModule:
     Returns
     -------
     torch.fx.GraphModule
-        A Module that takes a float32 tensor of shape (batch, channels, height, width). Its submodules have the names of the nodes.
-        ``torch.manual_seed`` before the call makes the weights reproducible.
+        A Module that takes a float32 tensor of shape (batch, channels, height, width). Its submodules have the names of the
+        nodes. ``torch.manual_seed`` before the call makes the weights reproducible.
 
     Examples
     --------
-    >>> import torch  # doctest: +SKIP
-    >>> from lowprec.wrpn import build, get_architecture  # doctest: +SKIP
-    >>> build(get_architecture("convnet").widen(2))(torch.zeros(1, 1, 28, 28)).shape  # doctest: +SKIP
+    >>> import torch
+    >>> from lowprec.wrpn import build, get_architecture
+    >>> build(get_architecture("convnet").widen(2))(torch.zeros(1, 1, 28, 28)).shape
     torch.Size([1, 10])
     """
     architecture = as_architecture(architecture)

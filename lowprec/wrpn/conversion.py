@@ -1,9 +1,9 @@
 """A float network made wide and of few bits: `convert`; and what `torch.fx` finds in a network, for whoever reads one.
 
-The rules, of which the paper gives the first two: the first and the last layer stay in full precision, weights and inputs both; all
-other convolutions and linear layers have quantized weights and read quantized activations. A ReLU whose output gets to such a layer,
-if need be through what only selects or moves numbers, becomes the quantizer. A layer whose input is still not on the grid, such as
-one that reads an average, rounds it by itself.
+The rules, of which the paper gives the first two: the first and the last layer stay in full precision, weights and inputs both;
+all other convolutions and linear layers have quantized weights and read quantized activations. A ReLU whose output gets to such
+a layer, if need be through what only selects or moves numbers, becomes the quantizer. A layer whose input is still not on the
+grid, such as one that reads an average, rounds it by itself.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ _FUNCTIONS: dict[Any, str] = {
     torch.concat: "concat",
     torch.flatten: "flatten",
 }
+_QUANTIZED = (QuantizedConv2d, QuantizedLinear, QuantizedReLU)
 _METHODS = {"relu": "relu", "relu_": "relu", "add": "add", "add_": "add", "flatten": "flatten"}
 _SUPPORTED = "Conv2d, Linear, BatchNorm, ReLU, +, cat, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d(1), flatten, Dropout and Identity"
 
@@ -86,7 +87,7 @@ class Step(NamedTuple):
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (QuantizedConv2d, QuantizedLinear, QuantizedReLU)) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, _QUANTIZED) or super().is_leaf_module(m, module_qualified_name)
 
 
 def trace(model: nn.Module) -> fx.GraphModule:
@@ -117,13 +118,13 @@ def read_graph(graph: fx.GraphModule) -> list[Step]:
     ValueError
         For what is not supported; the message names the layer.
     """
-    steps, seen = [], {}
+    steps, seen = [], set()
     for node in graph.graph.nodes:
         step = _step(graph, node)
         if step.kind in (*LAYERS, "batch_norm"):
             if node.target in seen:
-                raise checks.wrong_value(f"layer {node.target}", "must be called once: it has weights of its own", "a second call")
-            seen[node.target] = node
+                raise checks.wrong_value(f"layer {node.target}", "has weights, so it must be called once", "a second call")
+            seen.add(node.target)
         steps.append(step)
     if sum(step.kind == "input" for step in steps) != 1:
         raise checks.wrong_value("model", "must have one input", f"{sum(step.kind == 'input' for step in steps)}")
@@ -207,37 +208,41 @@ def convert(
     weight_bits, activation_bits : int
         In [1, 8], or 32 for float32.
     widen : float
-        Every convolution and linear layer but the last gets ``round(widen * channels)`` channels, halves to even. Unless it is 1, all
-        weights are drawn anew, as PyTorch draws them. With 1 they are copied; weights that are small on the range [-1, 1] then
-        round to zero, see `lowprec.wrpn.zero_fraction` and `lowprec.wrpn.spread_weights`.
+        Every convolution and linear layer but the last gets ``round(widen * channels)`` channels, halves to even. Unless it is
+        1, all weights are drawn anew, as PyTorch draws them. With 1 they are copied; weights that are small on the range [-1,
+        1] then round to zero, see `lowprec.wrpn.zero_fraction` and `lowprec.wrpn.spread_weights`.
     keep : collection of str, optional
         Names of the layers that keep float32 weights and inputs. By default the first and the last that run.
 
     Returns
     -------
     torch.fx.GraphModule
-        The layers that are not kept are `QuantizedConv2d` and `QuantizedLinear`, under their old names. A ReLU whose output gets to
-        one of them (through max pooling, cat, flatten, Dropout or Identity if need be) is a `QuantizedReLU`; a layer whose input is
-        not on the grid otherwise, because it reads the network's input, an average or a sum, rounds it by itself (``input_bits``).
+        The layers that are not kept are `QuantizedConv2d` and `QuantizedLinear`, under their old names. A ReLU whose output
+        gets to one of them (through max pooling, cat, flatten, Dropout or Identity if need be) is a `QuantizedReLU`; a layer
+        whose input is not on the grid otherwise, because it reads the network's input, an average or a sum, rounds it by itself
+        (``input_bits``).
 
     Raises
     ------
     TypeError
         If `model` is no Module.
     ValueError
-        For bits or a width out of range, for a name in `keep` that no layer has, or for a layer that is not supported: the message
-        names it.
+        For bits or a width out of range, for a name in `keep` that no layer has, for a network that is quantized already, or
+        for a layer that is not supported: the message names it.
 
     Examples
     --------
-    >>> from lowprec.wrpn import build, convert  # doctest: +SKIP
-    >>> convert(build("convnet"), 2, 4, widen=2).conv1  # doctest: +SKIP
-    QuantizedConv2d(32, 48, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False, weight_bits=2)
+    >>> from lowprec.wrpn import build, convert
+    >>> convert(build("convnet"), 2, 4, widen=2).conv1
+    QuantizedConv2d(16, 32, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False, weight_bits=2)
     """
     weight_bits, activation_bits = check_bits("weight_bits", weight_bits), check_bits("activation_bits", activation_bits)
     widen = checks.check_finite_scalar("widen", widen, positive=True)
     graph = copy.deepcopy(trace(model))
     steps = read_graph(graph)
+    for step in steps:
+        if isinstance(step.module, _QUANTIZED):
+            raise checks.wrong_value("model", "must be a float network", f"{step.name}, which is quantized already")
     inner = inner_layers(steps, keep)
     if widen != 1:
         _widen(graph, steps, widen)

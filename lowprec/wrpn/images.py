@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,10 @@ class Images:
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of an image."""
         return self.x.shape[1:]
+
+    def first(self, m: int | None) -> Images:
+        """The same with only the first `m` images to train on; None: all."""
+        return replace(self, x=self.x[:m], y=self.y[:m])
 
 
 def as_floats(x: np.ndarray) -> np.ndarray:
@@ -125,7 +129,7 @@ def _idx(place: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     x, y = load(images, labels=labels)
     if x.dtype != np.uint8 or x.shape[1] != 28 * 28:
         raise checks.bad_file(images, f"rows of {x.shape[1]} numbers of {x.dtype}", expected="images of 28 x 28 bytes")
-    _check_labels(labels, y, len(x))
+    _check_labels(labels, y)
     return np.ascontiguousarray(x).reshape(-1, 1, 28, 28), y.astype(np.int64)
 
 
@@ -134,16 +138,14 @@ def _cifar(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise checks.wrong_value("folder", f"must have {path.name} of CIFAR-10's binary version", str(path.parent))
     content = np.fromfile(path, np.uint8)
     if content.size == 0 or content.size % _CIFAR_BYTES:
-        raise checks.bad_file(path, f"{content.size} bytes", expected=f"a multiple of {_CIFAR_BYTES}: labels and 3 x 32 x 32 bytes")
+        raise checks.bad_file(path, f"{content.size} bytes", expected=f"a multiple of {_CIFAR_BYTES}: a label, 3 x 32 x 32 bytes")
     rows = content.reshape(-1, _CIFAR_BYTES)
     y = rows[:, 0].astype(np.int64)
-    _check_labels(path, y, len(rows))
+    _check_labels(path, y)
     return np.ascontiguousarray(rows[:, 1:]).reshape(-1, *_CIFAR_SHAPE), y
 
 
-def _check_labels(path: Path | None, y: np.ndarray, count: int) -> None:
-    if len(y) != count:
-        raise checks.bad_file(path, f"{len(y)} labels", expected=f"{count}, one for each image")
+def _check_labels(path: Path | None, y: np.ndarray) -> None:
     wrong = np.flatnonzero((y < 0) | (y >= _CLASSES))
     if wrong.size:
         raise checks.bad_file(path, f"label {y[wrong[0]]} at index {wrong[0]}", expected=f"0 to {_CLASSES - 1}")

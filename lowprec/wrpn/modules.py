@@ -1,9 +1,9 @@
 """The quantizers of WRPN with gradients, and the layers that use them, in PyTorch.
 
 Forward, they give the numbers of `lowprec.wrpn.quantizers` to the bit. Backward, the gradient of rounding is the identity
-(straight through) inside the clipped range, its ends included, and zero outside. Of one-bit weights the mean of \\|w\\| counts as a
-constant: the gradient of ``sign(w) * mean`` is ``mean`` where \\|w\\| <= 1, and zero elsewhere. Layers hold float32 weights, which the
-optimizer changes, and quantize them anew in every forward pass.
+(straight through) inside the clipped range, its ends included, and zero outside. Of one-bit weights the mean of \\|w\\| counts
+as a constant: the gradient of ``sign(w) * mean`` is ``mean`` where \\|w\\| <= 1, and zero elsewhere. Layers hold float32
+weights, which the optimizer changes, and quantize them anew in every forward pass.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = [
 class _RoundWeights(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, w: Tensor, bits: int) -> Tensor:
-        ctx.save_for_backward(w)
-        largest = largest_weight(bits)
-        return w.clamp(-1.0, 1.0).mul_(largest).round_().div_(largest)
+        largest, clipped = largest_weight(bits), w.clamp(-1.0, 1.0)
+        ctx.save_for_backward(clipped == w)
+        return clipped.mul_(largest).round_().div_(largest)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (w,) = ctx.saved_tensors
-        return gradient * (w.abs() <= 1.0), None
+        (inside,) = ctx.saved_tensors
+        return gradient * inside, None
 
 
 class _SignWeights(torch.autograd.Function):
@@ -58,9 +58,9 @@ class _SignWeights(torch.autograd.Function):
 class _RoundActivations(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, bits: int) -> Tensor:
-        ctx.save_for_backward((a >= 0.0) & (a <= 1.0))
-        largest = largest_activation(bits)
-        return a.clamp(0.0, 1.0).mul_(largest).round_().div_(largest)
+        largest, clipped = largest_activation(bits), a.clamp(0.0, 1.0)
+        ctx.save_for_backward(clipped == a)
+        return clipped.mul_(largest).round_().div_(largest)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

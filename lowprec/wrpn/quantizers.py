@@ -1,8 +1,8 @@
 """The quantizers of WRPN, in NumPy: weights and activations on fixed grids of few levels.
 
-A. Mishra, E. Nurvitadhi, J. J. Cook, D. Marr, "WRPN: Wide Reduced-Precision Networks", ICLR 2018, Section 5 and Eq. 2. The ranges are
-fixed, [-1, 1] for weights and [0, 1] for activations: nothing is learned and nothing depends on the data. `lowprec.wrpn.modules` has
-the same functions with gradients, in PyTorch; both give the same float32 numbers to the bit.
+A. Mishra, E. Nurvitadhi, J. J. Cook, D. Marr, "WRPN: Wide Reduced-Precision Networks", ICLR 2018, Section 5 and Eq. 2. The
+ranges are fixed, [-1, 1] for weights and [0, 1] for activations: nothing is learned and nothing depends on the data.
+`lowprec.wrpn.modules` has the same functions with gradients, in PyTorch; both give the same float32 numbers to the bit.
 
 What the paper leaves open, and the choice here:
 

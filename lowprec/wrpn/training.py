@@ -1,8 +1,8 @@
 """Training networks of few bits: a plain loop, checkpoints, and going on from one.
 
-Adam with a cosine schedule, on float32 weights that the layers quantize anew in every step. A run is a function of its recipe and
-its options: each epoch's order and dropout come from the seed and the number of the epoch, so that a run that was stopped after an
-epoch ends, on one thread, in the bits of one that was not.
+Adam with a cosine schedule, on float32 weights that the layers quantize anew in every step. A run is a function of its recipe
+and its options: each epoch's order and dropout come from the seed and the number of the epoch, so that a run that was stopped
+after an epoch ends, on one thread, in the bits of one that was not.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -141,7 +142,8 @@ class Epoch:
 def make_network(recipe: Recipe, seed: int = 0) -> nn.Module:
     """The network of a recipe, with its first weights.
 
-    The weights depend on the architecture, the width and the seed alone: networks that differ only in bits begin alike.
+    They are PyTorch's own, and those of `spread_weights` where weights are quantized. Networks of one architecture, width and
+    seed whose weights are quantized begin alike, with whatever bits.
 
     Parameters
     ----------
@@ -155,7 +157,8 @@ def make_network(recipe: Recipe, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build(get_architecture(recipe.architecture).widen(recipe.widen))
-        spread_weights(network)
+        if recipe.weight_bits != FLOAT:
+            spread_weights(network)
     return convert(network, recipe.weight_bits, recipe.activation_bits)
 
 
@@ -172,15 +175,15 @@ def spread_weights(model: nn.Module) -> None:
         Changed in place, with PyTorch's own generator.
     """
     steps = read_graph(trace(model))
-    normalized = {step.inputs[0] for step in steps if step.kind == "batch_norm"}
+    before = {step.inputs[0] for step in steps if step.kind == "batch_norm"}
     for step in inner_layers(steps):
-        if step.node in normalized:
+        if step.node in before:
             nn.init.uniform_(step.module.weight, -1.0, 1.0)
 
 
 def _tensor(x: np.ndarray) -> torch.Tensor:
     """Pixels as a network takes them, in the memory order in which PyTorch's convolutions are fastest."""
-    return torch.from_numpy(x).to(torch.float32).div_(255.0).contiguous(memory_format=torch.channels_last)
+    return torch.tensor(x, dtype=torch.float32).div_(255.0).contiguous(memory_format=torch.channels_last)
 
 
 def predictions(model: nn.Module, x: np.ndarray) -> np.ndarray:
@@ -247,11 +250,14 @@ def train_network(
         raise checks.wrong_value("images", f"must have the shape that {recipe.architecture} takes, {shape}", images.shape)
     if len(images.x) < 2:
         raise checks.wrong_value("images", "must be at least 2 to train on", len(images.x))
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise checks.wrong_value("checkpoint", "must be a file in a folder that exists", str(path))
     model = make_network(recipe, options.seed).to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, options)
-    about = {"recipe": asdict(recipe), "options": asdict(options), "data": [images.name, len(images.x)]}
+    data = [images.name, len(images.x), zlib.crc32(images.y, zlib.crc32(np.ascontiguousarray(images.x)))]
+    about = {"recipe": asdict(recipe), "options": asdict(options), "data": data}
     history: list[Epoch] = []
-    path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
         history = _resume(path, about, model, optimizer)
     while len(history) < options.epochs:
@@ -263,11 +269,10 @@ def train_network(
 
 
 def _optimizer(model: nn.Module, options: Options) -> torch.optim.Optimizer:
-    layers = inner_layers(read_graph(trace(model)))
-    free = {id(step.module.weight) for step in layers}
-    decayed = [p for p in model.parameters() if id(p) not in free]
-    groups = [{"params": decayed}, {"params": [step.module.weight for step in layers], "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
+    inner = [step.module.weight for step in inner_layers(read_graph(trace(model)))]
+    free = {id(p) for p in inner}
+    groups = [{"params": [p for p in model.parameters() if id(p) not in free]}, {"params": inner, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
 
 
 def _epoch(
@@ -307,9 +312,19 @@ def _write(path: Path, about: dict[str, Any], model: nn.Module, optimizer: Any, 
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for k, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{k}.{name}": value for name, value in state.items()}
-    header = about | {"version": _VERSION, "lowprec": __version__, "history": [asdict(epoch) for epoch in history]}
-    content = save({name: value.contiguous() for name, value in tensors.items()}, {_KEY: json.dumps(header)})
+    tensors = {name: value.contiguous() for name, value in tensors.items()}
+    known = {"version": _VERSION, "lowprec": __version__, "checksum": _checksum(tensors)}
+    header = about | known | {"history": [asdict(epoch) for epoch in history]}
+    content = save(tensors, {_KEY: json.dumps(header)})
     atomic.replace(path, lambda f: f.write(content))
+
+
+def _checksum(tensors: dict[str, torch.Tensor]) -> int:
+    """Of names and numbers; safetensors has none of its own."""
+    checksum = 0
+    for name in sorted(tensors):
+        checksum = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), zlib.crc32(name.encode(), checksum))
+    return checksum
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -329,6 +344,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, torch
         raise checks.bad_file(name, f"is cut short, or no checkpoint ({error})", expected=_EXPECTED) from None
     if version != _VERSION:
         raise checks.bad_file(name, f"is a checkpoint of version {version!r}", expected=f"version {_VERSION}; update lowprec")
+    if header.get("checksum") != _checksum(tensors):
+        raise checks.bad_file(name, "is damaged: its numbers are not those that were written", expected=_EXPECTED)
     return header, tensors
 
 
@@ -351,10 +368,11 @@ def _resume(path: Path, about: dict[str, Any], model: nn.Module, optimizer: Any)
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
-            _, k, what = key.split(".")
-            state.setdefault(int(k), {})[what] = value
+            k, _, what = key.removeprefix("optimizer.").partition(".")
+            state.setdefault(int(k) if k.isdecimal() else -1, {})[what] = value
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    if any(state.get(k, {}).get("exp_avg", torch.empty(0)).shape != p.shape for k, p in enumerate(parameters)):
+    expected = {k: {"step": (), "exp_avg": p.shape, "exp_avg_sq": p.shape} for k, p in enumerate(parameters)}
+    if {k: {what: tuple(value.shape) for what, value in one.items()} for k, one in state.items()} != expected:
         raise checks.bad_file(name, "holds no state of the optimizer that fits", expected=_EXPECTED)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return [Epoch(**epoch) for epoch in header["history"]]

@@ -2,7 +2,7 @@
 
 One module an experiment. Each has ``FULL`` and ``QUICK``, the options; ``measure(options, progress)``, which returns the
 results as docs/results-schema.md describes them; and ``tables`` and ``figures``, which show them. ``common`` is what they share,
-``plots`` their kind of plot.
+``plots`` their kind of plot. Where ``KEEPS`` is true, ``measure`` takes a ``folder`` too, for what lets a stopped command go on.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ EXPERIMENTS = {
     "svm": "Figs 7d, 7e: SVMs on random Fourier features of MNIST, loss and error by pass",
     "defaults": "The estimators with nothing set, beside scikit-learn's SGD tuned, on real data",
     "precision": "What 16, 8 and 4 bits of D, M and G cost in training loss on real data",
+    "wrpn": "Accuracy of a network by its bits and its width: Tables 1 and 2 of WRPN, in small",
     "communication": "What 1 to 32 bits of C cost in training loss, and save in bytes and in time",
 }
 
