@@ -19,6 +19,8 @@ EXPERIMENTS = {
     "svm": "Figs 7d, 7e: SVMs on random Fourier features of MNIST, loss and error by pass",
     "defaults": "The estimators with nothing set, beside scikit-learn's SGD tuned, on real data",
     "precision": "What 16, 8 and 4 bits of D, M and G cost in training loss on real data",
+    "conv": "Fig 7a: first convolutions of networks, forward and backward, at several precisions",
+    "lenet": "Fig 7b: LeNet's test error by the bits of the model",
     "communication": "What 1 to 32 bits of C cost in training loss, and save in bytes and in time",
 }
 
