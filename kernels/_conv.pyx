@@ -1,12 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """A convolution's filters over the patches of an image: their products, and the writes of their gradient. Measurements only.
 
-A filter is a model, a patch is a row of data. The derivatives with respect to the outputs come from outside, as they do in a network,
-so the fused loop of ``lowprec._sgd``, which makes its own, does not fit; the rows of the kernel matrix are the same.
+A filter is a model, a patch is a row of data. The derivatives with respect to the outputs come from outside, as they do in a
+network, so the fused loop of ``lowprec._sgd``, which makes its own, does not fit; the rows of the kernel matrix are the same.
 """
-import numpy as np
-
-cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_Import
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -16,8 +13,6 @@ from contract cimport *
 
 from lowprec import kernels as _kernels
 
-cnp.import_array()
-
 cdef extern from "conv.h" nogil:
     lp_dot_fn conv_plain_dot(int D, int M)
     lp_axpy_fn conv_plain_axpy(int D, int M)
@@ -26,7 +21,7 @@ cdef lp_capi *_capi = <lp_capi *>PyCapsule_Import("lowprec.kernels._capi", 0)
 
 cdef object _BITS = {"8": 8, "16": 16, "32f": 32}
 
-# Positions that all filters are taken to before the next ones, where each is a write of its own: the patches stay in a near cache.
+# Positions that all filters are taken to before the next ones, where each is a write of its own: patches stay in a near cache.
 cdef enum:
     TILE = 32
 
@@ -62,7 +57,7 @@ cdef class Layer:
     engine : {"lowprec", "compiler"}
         Our kernels, or plain C as the compiler makes it fast.
     together : int
-        Positions that one write of a filter is for: 1, an axpy for each, or, of our kernels, more: one sum over them, rounded once.
+        Positions that one write of a filter is for: 1, an axpy for each; of our kernels also more, one sum that is rounded once.
     seed : int
         Of the stochastic rounding, a fresh block of shared random words for each write. Fixed-point models only.
     """

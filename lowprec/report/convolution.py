@@ -100,8 +100,8 @@ def _codes(numbers: np.ndarray, fmt: str, limit: float) -> tuple[np.ndarray, flo
 class Problem:
     """A layer, an image, and the derivatives with respect to the layer's outputs, all made up: no speed depends on what they are.
 
-    Uniform pixels in [-1, 1]; weights from a normal distribution of deviation 0.01, as Caffe's AlexNet begins; normal derivatives,
-    none of them zero. The step is that with which an image changes the weights by about a thousandth of their size.
+    Uniform pixels in [-1, 1]; weights from a normal distribution of deviation 0.01, as Caffe's AlexNet begins; normal
+    derivatives, none of them zero. The step is that with which an image changes the weights by about a thousandth of their size.
 
     Parameters
     ----------

@@ -121,8 +121,8 @@ def ranges(model: nn.Sequential) -> list[float]:
 
 def as_tensors(pixels, labels) -> tuple[torch.Tensor, torch.Tensor]:
     """Images of bytes as numbers in [0, 1], of which 8 bits are all there is, and their labels."""
-    numbers = torch.from_numpy(pixels).float().div_(255.0)
-    return numbers.contiguous(memory_format=torch.channels_last), torch.from_numpy(labels)
+    numbers = torch.tensor(pixels, dtype=torch.float32).div_(255.0)
+    return numbers.contiguous(memory_format=torch.channels_last), torch.tensor(labels)
 
 
 def _outputs(model: nn.Sequential, images: torch.Tensor, data_bits: int) -> torch.Tensor:

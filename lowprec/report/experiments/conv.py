@@ -224,7 +224,7 @@ def measure(options: Options, progress: Callable[[str, str, float], None] = lamb
         start = time.perf_counter()
 
         def tick(case: Case, k=k, layer=layer, start=start) -> None:
-            within = min((time.perf_counter() - start) / seconds, 1.0)
+            within = min((time.perf_counter() - start) / max(seconds, 1e-9), 1.0)
             engine, signature, _ = case.about["key"]
             progress(layer, f"{engine} {signature}, {case.about['part']}", min((k + within) / len(o.layers), 0.99))
 

@@ -89,7 +89,7 @@ class Options:
 
 
 FULL = Options()
-QUICK = Options(data=("mnist",), bits=(3, 4, 6, 8), iterations=100, runs=1)
+QUICK = Options(data=("mnist",), bits=(3, 4, 6, 8), iterations=200, runs=1)
 
 
 def _name(bits: int | None, o: Options) -> str:
@@ -221,7 +221,7 @@ def tables(results: dict[str, Any]) -> list[Table]:
     chosen = choices(
         [
             ("network", "Caffe's LeNet: 20 and 50 filters of 5 x 5, 500 hidden units, max pooling, one ReLU"),
-            ("training", f"plain SGD, step {o['step_size']:g}, no momentum, decay or schedule; the paper: 5000 passes of its own kind"),
+            ("training", f"plain SGD, step {o['step_size']:g}, no momentum, decay or schedule; the paper says 5000 passes"),
             ("scales", "of each layer: the largest code is the largest weight after a run of the same seed with a float model"),
             ("writes", "every write of a weight is rounded to the grid at random, without bias; biases are float32"),
             ("data", f"inputs of every layer to the nearest of {o['data_bits']} bits, up to the largest of the batch"),
