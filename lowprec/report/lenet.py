@@ -151,7 +151,7 @@ def train(
     data : Images
     setting : Setting
     seed : int
-        Of the first weights, the orders and the rounding.
+        Of the first weights and the orders, which are the same for every number of bits, and of the rounding.
     bits : int, optional
         Of the weights; None: float32. Biases are float32, as the intercept of `lowprec.train` is float64.
     limits : sequence of float
@@ -159,14 +159,14 @@ def train(
     stop : threading.Event, optional
         Once it is set, training ends.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, rounding = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 2**32)
     images, labels = as_tensors(data.x, data.y)
     model = network(data.shape, data.classes, generator)
     layers = _weighted(model)
     if bits is not None:
         with torch.no_grad():
             for layer, limit in zip(layers, limits, strict=True):
-                write(layer.weight, torch.zeros_like(layer.weight), limit, bits, generator)
+                write(layer.weight, torch.zeros_like(layer.weight), limit, bits, rounding)
     order, at, size = torch.randperm(len(images), generator=generator), 0, setting.batch_size
     for _ in range(setting.iterations):
         if stop is not None and stop.is_set():
@@ -184,7 +184,7 @@ def train(
                 if bits is None:
                     layer.weight.add_(change)
                 else:
-                    write(layer.weight, change, limits[k], bits, generator)
+                    write(layer.weight, change, limits[k], bits, rounding)
     return model
 
 

@@ -80,7 +80,7 @@ class Options:
 
     data: tuple[str, ...] = ("mnist", "fashion-mnist")
     bits: tuple[int, ...] = (3, 4, 5, 6, 7, 8, 10, 12, 16)
-    iterations: int = 1500
+    iterations: int = 1000
     batch_size: int = 64
     step_size: float = 0.1
     data_bits: int = 8
