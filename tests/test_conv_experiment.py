@@ -12,13 +12,11 @@ import reference
 pytest.importorskip("matplotlib")
 
 from lowprec import kernels
-from lowprec.report import machine, paper
+from lowprec.report import _conv, machine, paper
 from lowprec.report.convolution import LAYERS, Blas, Compiled, Problem, Shape, patches
 from lowprec.report.experiments import conv
 from lowprec.report.experiments.conv import Pass
 from lowprec.report.tables import to_markdown
-
-_conv = pytest.importorskip("lowprec.report._conv")
 
 PAIRS = [(D, M) for D in ("8", "16") for M in ("8", "16")] + [("32f", "32f")]
 #: Positions that the driver takes all filters to before the next ones.
