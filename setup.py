@@ -83,6 +83,7 @@ MODULES = [
     ),
     Module("lowprec.report._roofs", "_roofs.pyx", baseline=["roofs.c"], openmp=True),
     Module("lowprec.report._instructions", "_instructions.pyx", ["instructions.c"]),
+    Module("lowprec.report._conv", "_conv.pyx", baseline=["conv_plain.c"]),
 ]
 
 

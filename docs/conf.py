@@ -32,6 +32,7 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
+autodoc_mock_imports = ["torch"]  # the pages of what needs PyTorch are made without it
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

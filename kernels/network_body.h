@@ -1,5 +1,6 @@
-/* Running networks of integers, and products by themselves. Included once by each network_<isa>.c, which defines LP_NETWORK_ISA (its name)
- * and LP_GEMM_KERNELS (its table), and is compiled with the ISA's flags: what follows is plain C that the compiler vectorizes.
+/* Running networks of integers, and products by themselves. Included once by each network_<isa>.c, which is compiled with the ISA's flags and
+ * defines LP_NETWORK_ISA (its name), LP_GEMM_KERNELS (its table), and LP_WIDEN_CODES(from, to) and LP_NARROW_CODES(from, to): sixteen uint8 to
+ * int32 and back.
  *
  * The epilogue, for a sum of output c (float32 throughout, every operation rounded, nothing fused):
  *     y = float32(sum) * scale[c] + shift[c]        (+ float32(residual) * second_scale)
@@ -54,31 +55,83 @@ LP_INLINE lp_ending lp_ending_of(const lp_layer *l)
     return end;
 }
 
-/* y[0:n] -> out, codes or float32. n <= LP_BLOCK; all of y is there. */
-LP_INLINE void lp_put(float y[LP_BLOCK], int64_t n, const lp_ending end, int codes, uint8_t *out)
+/* Sixteen numbers, as vectors: left to itself the compiler unrolls loops of sixteen before it could vectorize them. */
+typedef float lp_floats __attribute__((vector_size(32)));
+typedef int32_t lp_ints __attribute__((vector_size(32)));
+typedef lp_floats lp_floats_anywhere __attribute__((aligned(1), may_alias)); /* not memcpy, which goes by the stack in pieces */
+typedef lp_ints lp_ints_anywhere __attribute__((aligned(1), may_alias));
+typedef struct lp_block {
+    lp_floats half[2];
+} lp_block;
+
+LP_INLINE void lp_load(lp_block *y, const void *from)
+{
+    for (int h = 0; h < 2; h++)
+        y->half[h] = ((const lp_floats_anywhere *)from)[h];
+}
+
+/* int32 numbers or float32, as they lie in memory. */
+LP_INLINE void lp_load_sums(lp_block *y, const void *from, int floats)
+{
+    if (floats)
+        lp_load(y, from);
+    else
+        for (int h = 0; h < 2; h++)
+            y->half[h] = __builtin_convertvector(((const lp_ints_anywhere *)from)[h], lp_floats);
+}
+
+LP_INLINE void lp_load_tensor(lp_block *y, const uint8_t *from, int codes)
 {
     if (codes) {
-        uint8_t code[LP_BLOCK];
-        for (int j = 0; j < LP_BLOCK; j++) {
-            float v = y[j] > 0.0f ? y[j] : 0.0f;
-            v = v < end.limit ? v : end.limit;
-            v += 0x1p23f; /* rounds to an integer, which is then the lowest bits: v < 256 */
-            uint32_t bits;
-            memcpy(&bits, &v, 4);
-            code[j] = (uint8_t)bits;
-        }
-        if (n == LP_BLOCK)
-            memcpy(out, code, LP_BLOCK);
-        else
-            memcpy(out, code, (size_t)n);
+        int32_t numbers[LP_BLOCK];
+        LP_WIDEN_CODES(from, numbers);
+        lp_load_sums(y, numbers, 0);
     } else {
-        if (end.relu)
-            for (int j = 0; j < LP_BLOCK; j++)
-                y[j] = y[j] > 0.0f ? y[j] : 0.0f;
-        if (n == LP_BLOCK)
-            memcpy(out, y, LP_BLOCK * 4);
-        else
-            memcpy(out, y, (size_t)n * 4);
+        lp_load(y, from);
+    }
+}
+
+LP_INLINE void lp_scale_by(lp_block *y, const float *scale)
+{
+    lp_block by;
+    lp_load(&by, scale);
+    for (int h = 0; h < 2; h++)
+        y->half[h] *= by.half[h];
+}
+
+LP_INLINE void lp_shift_by(lp_block *y, const lp_block *by)
+{
+    for (int h = 0; h < 2; h++)
+        y->half[h] += by->half[h];
+}
+
+/* y -> out, codes or float32: its first n numbers, n <= LP_BLOCK. */
+LP_INLINE void lp_put(lp_block *y, int64_t n, const lp_ending end, int codes, uint8_t *out)
+{
+    const lp_floats zero = {0};
+    if (codes || end.relu)
+        for (int h = 0; h < 2; h++)
+            y->half[h] = (lp_floats)((lp_ints)y->half[h] & (lp_ints)(y->half[h] > zero));
+    if (codes) {
+        /* 2^23 + v rounds v to an integer, which is then the lowest bits. */
+        int32_t numbers[LP_BLOCK];
+        for (int h = 0; h < 2; h++) {
+            const lp_ints below = y->half[h] < zero + end.limit;
+            const lp_floats v = (lp_floats)(((lp_ints)y->half[h] & below) | ((lp_ints)(zero + end.limit) & ~below));
+            ((lp_ints_anywhere *)numbers)[h] = (lp_ints)(v + 0x1p23f) & 0xFF;
+        }
+        if (n >= LP_BLOCK) {
+            LP_NARROW_CODES(numbers, out);
+        } else {
+            uint8_t narrow[LP_BLOCK];
+            LP_NARROW_CODES(numbers, narrow);
+            memcpy(out, narrow, (size_t)n);
+        }
+    } else if (n >= LP_BLOCK) {
+        for (int h = 0; h < 2; h++)
+            ((lp_floats_anywhere *)out)[h] = y->half[h];
+    } else {
+        memcpy(out, y, (size_t)n * 4);
     }
 }
 
@@ -86,24 +139,20 @@ LP_INLINE void lp_put(float y[LP_BLOCK], int64_t n, const lp_ending end, int cod
 LP_INLINE void lp_finish_row(const void *sums, int64_t n, const float *scale, const float *shift, const lp_ending end,
                              const uint8_t *second, uint8_t *out, int float_sums, int second_kind, int codes)
 {
-    for (int64_t j0 = 0; j0 < n; j0 += LP_BLOCK) {
-        float y[LP_BLOCK];
-        for (int j = 0; j < LP_BLOCK; j++) {
-            const float s = float_sums ? ((const float *)sums)[j0 + j] : (float)((const int32_t *)sums)[j0 + j];
-            y[j] = s * scale[j0 + j];
+    for (int64_t j = 0; j < n; j += LP_BLOCK) {
+        lp_block y, more;
+        lp_load_sums(&y, (const uint8_t *)sums + 4 * j, float_sums);
+        lp_scale_by(&y, scale + j);
+        lp_load(&more, shift + j);
+        lp_shift_by(&y, &more);
+        if (second_kind) {
+            const lp_floats zero = {0};
+            lp_load_tensor(&more, second + (second_kind == LP_SECOND_CODES ? j : 4 * j), second_kind == LP_SECOND_CODES);
+            for (int h = 0; h < 2; h++)
+                more.half[h] *= zero + end.second_scale;
+            lp_shift_by(&y, &more);
         }
-        for (int j = 0; j < LP_BLOCK; j++)
-            y[j] += shift[j0 + j];
-        if (second_kind == LP_SECOND_CODES) {
-            for (int j = 0; j < LP_BLOCK; j++)
-                y[j] += (float)second[j0 + j] * end.second_scale;
-        } else if (second_kind == LP_SECOND_FLOAT) {
-            float r[LP_BLOCK];
-            memcpy(r, second + 4 * j0, sizeof r);
-            for (int j = 0; j < LP_BLOCK; j++)
-                y[j] += r[j] * end.second_scale;
-        }
-        lp_put(y, lp_min(LP_BLOCK, n - j0), end, codes, out + (codes ? j0 : 4 * j0));
+        lp_put(&y, n - j, end, codes, out + (codes ? j : 4 * j));
     }
 }
 
@@ -155,15 +204,19 @@ LP_INLINE lp_scratch lp_scratch_of(uint8_t *memory)
 /* Offsets of rows [first, first + n). */
 static void lp_locate(const lp_product *p, lp_where by, int64_t first, int64_t n, int64_t *at)
 {
-    int64_t x = first % p->width, y = first / p->width % p->height, image = first / p->width / p->height;
+    const int64_t line = first / p->width, image = line / p->height;
+    int64_t x = first % p->width, y = line % p->height, row = image * by.image + y * by.row, here = row + x * by.pixel;
     for (int64_t i = 0; i < n; i++) {
-        at[i] = image * by.image + y * by.row + x * by.pixel;
+        at[i] = here;
+        here += by.pixel;
         if (++x == p->width) {
             x = 0;
+            row += by.row;
             if (++y == p->height) {
                 y = 0;
-                image++;
+                row += by.image - p->height * by.row;
             }
+            here = row;
         }
     }
 }
@@ -423,16 +476,6 @@ static void lp_max_pool_row(const lp_tensor *in, const lp_tensor *out, const lp_
     }
 }
 
-/* n numbers y -> a pixel. */
-LP_INLINE void lp_put_pixel(const float *y, int64_t n, const lp_ending end, int codes, uint8_t *to)
-{
-    for (int64_t c = 0; c < n; c += LP_BLOCK) {
-        float block[LP_BLOCK];
-        memcpy(block, y + c, sizeof block);
-        lp_put(block, lp_min(LP_BLOCK, n - c), end, codes, to + (codes ? c : 4 * c));
-    }
-}
-
 static void lp_sum_pool_row(const lp_tensor *in, const lp_tensor *out, const lp_layer *l, const uint8_t *from, int64_t y, uint8_t *to,
                             int32_t *sums)
 {
@@ -454,20 +497,14 @@ static void lp_sum_pool_row(const lp_tensor *in, const lp_tensor *out, const lp_
                     for (int64_t c = 0; c < n; c++)
                         totals[c] += ((const float *)a)[c];
             }
-        for (int64_t c = 0; c < n; c++)
-            totals[c] = (in->size == 1 ? (float)sums[c] : totals[c]) * l->scale[0];
-        lp_put_pixel(totals, n, end, out->size == 1, to);
+        for (int64_t c = 0; c < n; c += LP_BLOCK) {
+            lp_block y;
+            lp_load_sums(&y, sums + c, in->size == 4);
+            for (int h = 0; h < 2; h++)
+                y.half[h] *= l->scale[0];
+            lp_put(&y, n - c, end, out->size == 1, to + c * out->size);
+        }
     }
-}
-
-/* The first n numbers of a pixel as float32, times a factor. */
-LP_INLINE void lp_get_block(const lp_tensor *t, const uint8_t *a, int64_t c, float y[LP_BLOCK])
-{
-    if (t->size == 1)
-        for (int j = 0; j < LP_BLOCK; j++)
-            y[j] = (float)a[c + j];
-    else
-        memcpy(y, a + 4 * c, LP_BLOCK * 4);
 }
 
 static void lp_affine_row(const lp_tensor *in, const lp_tensor *out, const lp_layer *l, const uint8_t *from, uint8_t *to)
@@ -475,13 +512,12 @@ static void lp_affine_row(const lp_tensor *in, const lp_tensor *out, const lp_la
     const lp_ending end = lp_ending_of(l);
     for (int64_t x = 0; x < out->width; x++, to += out->pixel, from += in->pixel)
         for (int64_t c = 0; c < out->channels; c += LP_BLOCK) {
-            float y[LP_BLOCK];
-            lp_get_block(in, from, c, y);
-            for (int j = 0; j < LP_BLOCK; j++)
-                y[j] *= l->scale[c + j];
-            for (int j = 0; j < LP_BLOCK; j++)
-                y[j] += l->shift[c + j];
-            lp_put(y, lp_min(LP_BLOCK, out->channels - c), end, out->size == 1, to + c * out->size);
+            lp_block y, shift;
+            lp_load_tensor(&y, from + c * in->size, in->size == 1);
+            lp_scale_by(&y, l->scale + c);
+            lp_load(&shift, l->shift + c);
+            lp_shift_by(&y, &shift);
+            lp_put(&y, out->channels - c, end, out->size == 1, to + c * out->size);
         }
 }
 
@@ -491,16 +527,15 @@ static void lp_add_row(const lp_tensor *in, const lp_tensor *second, const lp_te
     const lp_ending end = lp_ending_of(l);
     for (int64_t x = 0; x < out->width; x++, to += out->pixel, from += in->pixel, other += second->pixel)
         for (int64_t c = 0; c < out->channels; c += LP_BLOCK) {
-            float a[LP_BLOCK], b[LP_BLOCK];
-            lp_get_block(in, from, c, a);
-            lp_get_block(second, other, c, b);
-            for (int j = 0; j < LP_BLOCK; j++) {
-                a[j] *= l->scale[0];
-                b[j] *= l->second_scale;
+            lp_block a, b;
+            lp_load_tensor(&a, from + c * in->size, in->size == 1);
+            lp_load_tensor(&b, other + c * second->size, second->size == 1);
+            for (int h = 0; h < 2; h++) {
+                a.half[h] *= l->scale[0];
+                b.half[h] *= l->second_scale;
             }
-            for (int j = 0; j < LP_BLOCK; j++)
-                a[j] += b[j];
-            lp_put(a, lp_min(LP_BLOCK, out->channels - c), end, out->size == 1, to + c * out->size);
+            lp_shift_by(&a, &b);
+            lp_put(&a, out->channels - c, end, out->size == 1, to + c * out->size);
         }
 }
 

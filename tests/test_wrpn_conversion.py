@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'lowprec
 from torch import nn  # noqa: E402 - what needs PyTorch comes after its absence
 
 from lowprec import wrpn  # noqa: E402
-from lowprec.wrpn import conversion  # noqa: E402
+from lowprec.wrpn import building, conversion  # noqa: E402
 from lowprec.wrpn.architecture import Node  # noqa: E402
 
 torch.set_num_threads(1)
@@ -369,3 +371,10 @@ def test_arguments_are_looked_at(change, error, message):
 def test_a_network_is_quantized_once():
     with pytest.raises(ValueError, match=r"^model: must be a float network; got relu0, which is quantized already$"):
         wrpn.convert(wrpn.convert(wrpn.build("convnet"), 4, 4), 2, 2)
+
+
+@pytest.mark.parametrize("module", [building, conversion])
+def test_the_examples(module):
+    found = doctest.testmod(module)
+    assert found.attempted >= 2
+    assert found.failed == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 import sys
 from fractions import Fraction
@@ -96,6 +97,12 @@ def test_codes_are_the_exact_ones_rounded(rng, bits):
     products = (np.clip(w, -1, 1) * np.float32(largest)).ravel()
     expected = [half_even(Fraction(float(p))) for p in products]
     assert wrpn.weight_codes(w, bits)[0].ravel().tolist() == expected
+
+
+def test_the_examples():
+    found = doctest.testmod(quantizers)
+    assert found.attempted == 6
+    assert found.failed == 0
 
 
 def test_ties_go_to_the_even_code():

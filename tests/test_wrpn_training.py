@@ -179,16 +179,13 @@ def checkpoint(images, tiny, tmp_path):
 
 
 def changed(path, header=None, **tensors):
-    """The checkpoint with another header, or other tensors; None takes one out."""
+    """The checkpoint with another header, or other tensors, and a checksum that fits; None takes one out."""
     with safe_open(path, framework="pt") as f:
         kept = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118 - it is no mapping
         text = f.metadata()["lowprec.wrpn"]
-    if header is not None:
-        about = json.loads(text)
-        about.update(header)
-        text = json.dumps(about)
     kept = {key: value for key, value in (kept | tensors).items() if value is not None}
-    save_file(kept, path, {"lowprec.wrpn": text})
+    about = json.loads(text) | {"checksum": training._checksum(kept)} | (header or {})
+    save_file(kept, path, {"lowprec.wrpn": json.dumps(about)})
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
@@ -221,6 +218,21 @@ def test_a_file_that_was_changed(checkpoint, change, message):
         wrpn.load_network(checkpoint)
 
 
+@pytest.mark.parametrize("back", [1, 1000])
+def test_a_byte_that_was_changed(checkpoint, back):
+    content = bytearray(checkpoint.read_bytes())
+    content[-back] ^= 1
+    checkpoint.write_bytes(content)
+    with pytest.raises(ValueError, match=r"run.safetensors: is damaged: its numbers are not those that were written"):
+        wrpn.load_network(checkpoint)
+
+
+@pytest.mark.parametrize("place", [".", "nonsense/run.safetensors"])
+def test_a_checkpoint_needs_a_folder(images, tiny, tmp_path, place):
+    with pytest.raises(ValueError, match=r"^checkpoint: must be a file in a folder that exists; got "):
+        wrpn.train_network(Recipe(tiny), images, checkpoint=tmp_path / place)
+
+
 def test_files_that_are_no_checkpoints(tmp_path):
     path = tmp_path / "other.safetensors"
     with pytest.raises(FileNotFoundError, match=r"other.safetensors: no such file; expected a checkpoint of lowprec wrpn train"):
@@ -244,6 +256,8 @@ def test_a_checkpoint_of_another_run(checkpoint, images, tiny):
         ({"options": Options(epochs=2, seed=1)}, "options"),
         ({"images": replace(images, name="fashion-mnist")}, "data"),
         ({"images": images.first(300)}, "data"),
+        ({"images": replace(images, x=255 - images.x)}, "data"),
+        ({"images": replace(images, y=images.y[::-1].copy())}, "data"),
     ):
         with pytest.raises(ValueError, match=rf"^checkpoint: .*run.safetensors is of another run; {what} here: "):
             wrpn.train_network(**(same_run | change), checkpoint=checkpoint)
@@ -406,7 +420,8 @@ def test_the_command(command, rng, tmp_path, tiny, monkeypatch):
     out, path = tmp_path / "out", tmp_path / "net.safetensors"
     args = [
         "wrpn", "train", "--data", "mnist", "--folder", str(tmp_path), "--architecture", tiny, "--weight-bits", "2",
-        "--activation-bits", "4", "--epochs", "3", "--batch-size", "8", "--checkpoint", str(path), "--threads", "1", "--out", str(out),
+        "--activation-bits", "4", "--epochs", "3", "--batch-size", "8", "--checkpoint", str(path), "--threads", "1",
+        "--out", str(out),
     ]  # fmt: skip
     real = training._epoch
 

@@ -31,9 +31,9 @@ def build(architecture: Architecture | str) -> fx.GraphModule:
 
     Examples
     --------
-    >>> import torch  # doctest: +SKIP
-    >>> from lowprec.wrpn import build, get_architecture  # doctest: +SKIP
-    >>> build(get_architecture("convnet").widen(2))(torch.zeros(1, 1, 28, 28)).shape  # doctest: +SKIP
+    >>> import torch
+    >>> from lowprec.wrpn import build, get_architecture
+    >>> build(get_architecture("convnet").widen(2))(torch.zeros(1, 1, 28, 28)).shape
     torch.Size([1, 10])
     """
     architecture = as_architecture(architecture)

@@ -232,9 +232,9 @@ def convert(
 
     Examples
     --------
-    >>> from lowprec.wrpn import build, convert  # doctest: +SKIP
-    >>> convert(build("convnet"), 2, 4, widen=2).conv1  # doctest: +SKIP
-    QuantizedConv2d(32, 48, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False, weight_bits=2)
+    >>> from lowprec.wrpn import build, convert
+    >>> convert(build("convnet"), 2, 4, widen=2).conv1
+    QuantizedConv2d(16, 32, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False, weight_bits=2)
     """
     weight_bits, activation_bits = check_bits("weight_bits", weight_bits), check_bits("activation_bits", activation_bits)
     widen = checks.check_finite_scalar("widen", widen, positive=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -249,11 +250,14 @@ def train_network(
         raise checks.wrong_value("images", f"must have the shape that {recipe.architecture} takes, {shape}", images.shape)
     if len(images.x) < 2:
         raise checks.wrong_value("images", "must be at least 2 to train on", len(images.x))
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise checks.wrong_value("checkpoint", "must be a file in a folder that exists", str(path))
     model = make_network(recipe, options.seed).to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, options)
-    about = {"recipe": asdict(recipe), "options": asdict(options), "data": [images.name, len(images.x)]}
+    data = [images.name, len(images.x), zlib.crc32(images.y, zlib.crc32(np.ascontiguousarray(images.x)))]
+    about = {"recipe": asdict(recipe), "options": asdict(options), "data": data}
     history: list[Epoch] = []
-    path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
         history = _resume(path, about, model, optimizer)
     while len(history) < options.epochs:
@@ -308,9 +312,19 @@ def _write(path: Path, about: dict[str, Any], model: nn.Module, optimizer: Any, 
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for k, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{k}.{name}": value for name, value in state.items()}
-    header = about | {"version": _VERSION, "lowprec": __version__, "history": [asdict(epoch) for epoch in history]}
-    content = save({name: value.contiguous() for name, value in tensors.items()}, {_KEY: json.dumps(header)})
+    tensors = {name: value.contiguous() for name, value in tensors.items()}
+    known = {"version": _VERSION, "lowprec": __version__, "checksum": _checksum(tensors)}
+    header = about | known | {"history": [asdict(epoch) for epoch in history]}
+    content = save(tensors, {_KEY: json.dumps(header)})
     atomic.replace(path, lambda f: f.write(content))
+
+
+def _checksum(tensors: dict[str, torch.Tensor]) -> int:
+    """Of names and numbers; safetensors has none of its own."""
+    checksum = 0
+    for name in sorted(tensors):
+        checksum = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), zlib.crc32(name.encode(), checksum))
+    return checksum
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -330,6 +344,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, torch
         raise checks.bad_file(name, f"is cut short, or no checkpoint ({error})", expected=_EXPECTED) from None
     if version != _VERSION:
         raise checks.bad_file(name, f"is a checkpoint of version {version!r}", expected=f"version {_VERSION}; update lowprec")
+    if header.get("checksum") != _checksum(tensors):
+        raise checks.bad_file(name, "is damaged: its numbers are not those that were written", expected=_EXPECTED)
     return header, tensors
 
 

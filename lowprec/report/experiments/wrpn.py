@@ -24,6 +24,7 @@ from lowprec.report.experiments import plots
 from lowprec.report.experiments.common import Steps, choices, make_row, results
 from lowprec.report.rows import select
 from lowprec.report.tables import NONE, Table
+from lowprec.report.wrpn import paper
 
 __all__ = ["FIELDS", "FULL", "KEEPS", "QUICK", "Options", "figures", "measure", "runs", "tables", "train_one"]
 
@@ -41,6 +42,7 @@ FIELDS = (
     "accuracy_low",
     "accuracy_high",
     "to_float",
+    "paper_to_float",
     "loss",
     "zeros",
     "layer",
@@ -164,11 +166,9 @@ def measure(options: Options, progress: Any = lambda *_: None, folder: Path | No
 
 
 def _rows(options: Options, trained: dict[Cell, list[tuple[int, Any]]], images: Any) -> Iterator[dict[str, Any]]:
-    from lowprec.wrpn import get_architecture
+    from lowprec.wrpn import compute_cost, fmas, get_architecture
 
-    def fmas(width: float) -> int:
-        return sum(count.fmas for count in get_architecture(options.architecture).widen(width).counts())
-
+    narrow = get_architecture(options.architecture)
     about = {"m": len(images.x), "m_test": len(images.test_x)}
     reference = trained.get(_FLOAT)
     float_accuracy = None if reference is None else np.mean([history[-1].accuracy for _, history in reference])
@@ -179,8 +179,9 @@ def _rows(options: Options, trained: dict[Cell, list[tuple[int, Any]]], images: 
         mean = float(np.mean(last))
         yield make_row(
             FIELDS, table="cell", **named, seeds=len(found), accuracy=mean, accuracy_low=min(last), accuracy_high=max(last),
-            to_float=None if float_accuracy is None else mean - float(float_accuracy), epoch=options.epochs, fmas=fmas(width),
-            cost=fmas(width) * (weight_bits + activation_bits) / (fmas(1.0) * 64),
+            to_float=None if float_accuracy is None else mean - float(float_accuracy), paper_to_float=_printed(cell),
+            epoch=options.epochs, fmas=fmas(narrow.widen(width)),
+            cost=compute_cost(narrow, weight_bits, activation_bits, widen=width),
         )  # fmt: skip
         for seed, history in found:
             for one in history:
@@ -189,11 +190,22 @@ def _rows(options: Options, trained: dict[Cell, list[tuple[int, Any]]], images: 
                 yield make_row(FIELDS, table="zeros", **named, seed=seed, layer=layer, zeros=zeros)
 
 
+def _printed(cell: Cell) -> float | None:
+    """Top-1 that the paper prints for AlexNet, less that of float32 at 1x, as a share; None where it prints nothing."""
+    own, float_one = paper.accuracy("alexnet", *cell), paper.accuracy("alexnet", *_FLOAT)
+    return None if own is None or float_one is None else (own - float_one) / 100
+
+
 # ---- showing -----------------------------------------------------------------------------------------------
 
 
 def _percent(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.2f}"
+
+
+def _points(share: float | None, digits: int) -> str:
+    """A difference in percentage points."""
+    return NONE if share is None else f"{100 * share:+.{digits}f}"
 
 
 def _bits(rows: list[dict[str, Any]], key: str) -> list[int]:
@@ -204,7 +216,8 @@ def tables(results: dict[str, Any]) -> list[Table]:
     """The results as tables to read."""
     o, cells = results["options"], select(results, "cell")
     first = cells[0]
-    about = f"{o['architecture']}, {first['m']:,} images of {o['data']}, {o['epochs']} epochs"
+    epochs = "1 epoch" if o["epochs"] == 1 else f"{o['epochs']} epochs"
+    about = f"{o['architecture']}, {first['m']:,} images of {o['data']}, {epochs}"
     made = []
     for width in o["widths"]:
         mine = {(row["weight_bits"], row["activation_bits"]): row for row in cells if row["widen"] == width}
@@ -216,18 +229,18 @@ def tables(results: dict[str, Any]) -> list[Table]:
         made.append(table)
     beside = Table(
         "The same bits, by width",
-        ["<bits", "<width", "seeds", "accuracy", "lowest", "highest", "to 1x float32", "FMAs", "cost"],
+        ["<bits", "<width", "seeds", "accuracy", "lowest", "highest", "to 1x float32", "paper *", "FMAs", "cost"],
         strong=(6,),
     )
     for bits in o["same_bits"]:
         beside.rule()
         for row in (row for row in cells if row["weight_bits"] == row["activation_bits"] == bits):
-            gap = NONE if row["to_float"] is None else f"{100 * row['to_float']:+.2f}"
             low, high = _percent(row["accuracy_low"]), _percent(row["accuracy_high"])
             beside.add(
-                f"{bits}W/{bits}A", f"{row['widen']:g}x", str(row["seeds"]), _percent(row["accuracy"]), low, high, gap,
-                f"{row['fmas']:,}", f"{row['cost']:.2f}",
+                f"{bits}W/{bits}A", f"{row['widen']:g}x", str(row["seeds"]), _percent(row["accuracy"]), low, high,
+                _points(row["to_float"], 2), _points(row["paper_to_float"], 1), f"{row['fmas']:,}", f"{row['cost']:.3f}",
             )  # fmt: skip
+    beside.notes.append("*: Tables 1 and 2 of the paper, AlexNet on ILSVRC-12, top-1, to float32 at 1x.")
     beside.notes.append("cost: FMAs times the sum of the bits, over that of float32 at 1x; every layer counts alike.")
     made += [beside, _zeros(results), _choices(o, first)]
     return made
