@@ -179,6 +179,32 @@ def test_functions_methods_and_a_module_called_twice():
     assert model(torch.rand(2, 1, 6, 6)).shape == (2, 3)
 
 
+def test_pooling_as_functions():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, x):
+            f = nn.functional
+            x = f.max_pool2d(f.relu(self.a(x)), 2, ceil_mode=True)
+            x = f.avg_pool2d(f.relu(self.b(x)), 3, stride=1, padding=1, count_include_pad=False)
+            return self.c(f.adaptive_avg_pool2d(x, 1).flatten(1))
+
+    model = Pooled().eval()
+    traced = conversion.trace(model)
+    assert [step.kind for step in conversion.read_graph(traced)] == [
+        "input", "conv", "relu", "max_pool", "conv", "relu", "average_pool", "global_average_pool", "flatten", "linear", "output",
+    ]  # fmt: skip
+    pools = [module for name, module in traced.named_modules() if "pool" in name]
+    assert (pools[0].kernel_size, pools[0].stride, pools[0].ceil_mode) == (2, 2, True)
+    assert (pools[1].kernel_size, pools[1].stride, pools[1].padding, pools[1].count_include_pad) == (3, 1, 1, False)
+    x = torch.rand(2, 1, 9, 9)
+    assert torch.equal(traced(x), model(x))
+    assert [name for name, _ in model.named_children()] == ["a", "b", "c"]
+    assert quantizers(wrpn.convert(model, 2, 3)) == {"relu": 3}
+
+
 def test_keep():
     model = wrpn.convert(wrpn.build("convnet"), 2, 4, keep=["fc"])
     assert layers(model) == {"conv0": (2, 4), "conv1": (2, 32), "conv2": (2, 32), "conv3": (2, 32)}

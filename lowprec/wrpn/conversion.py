@@ -49,6 +49,12 @@ _FUNCTIONS: dict[Any, str] = {
     torch.concat: "concat",
     torch.flatten: "flatten",
 }
+# Functions that `trace` makes into the modules that do the same.
+_POOLS = {
+    nn.functional.max_pool2d: nn.MaxPool2d,
+    nn.functional.avg_pool2d: nn.AvgPool2d,
+    nn.functional.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
+}
 _QUANTIZED = (QuantizedConv2d, QuantizedLinear, QuantizedReLU)
 _METHODS = {"relu": "relu", "relu_": "relu", "add": "add", "add_": "add", "flatten": "flatten"}
 _SUPPORTED = "Conv2d, Linear, BatchNorm, ReLU, +, cat, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d(1), flatten, Dropout and Identity"
@@ -91,7 +97,7 @@ class _Tracer(fx.Tracer):
 
 
 def trace(model: nn.Module) -> fx.GraphModule:
-    """A network as a graph, on the same modules.
+    """A network as a graph, on the same modules; pooling that is a function becomes a module.
 
     Raises
     ------
@@ -107,7 +113,33 @@ def trace(model: nn.Module) -> fx.GraphModule:
     except (fx.proxy.TraceError, TypeError, AttributeError) as error:
         problem = " ".join(str(error).split())
         raise checks.wrong_value("model", "must be a graph that torch.fx can trace", problem) from None
-    return fx.GraphModule(model, graph, type(model).__name__)
+    traced = fx.GraphModule(model, graph, type(model).__name__)
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target in _POOLS:
+            given = dict(node.normalized_arguments(traced, normalize_to_only_use_kwargs=True).kwargs)
+            source = given.pop("input")
+            name = _free_name(traced, node.name)
+            traced.add_submodule(name, _POOLS[node.target](**given))
+            _put_in_place(traced.graph, node, name, source)
+    traced.recompile()
+    return traced
+
+
+def _put_in_place(graph: fx.Graph, node: fx.Node, name: str, source: fx.Node) -> None:
+    """Call a module instead of what a node does."""
+    with graph.inserting_after(node):
+        new = graph.call_module(name, (source,))
+    node.replace_all_uses_with(new)
+    graph.erase_node(node)
+
+
+def _free_name(graph: fx.GraphModule, name: str) -> str:
+    """The name, with a number if there is a module that has it."""
+    free, k = name, 1
+    while hasattr(graph, free):
+        k += 1
+        free = f"{name}_{k}"
+    return free
 
 
 def read_graph(graph: fx.GraphModule) -> list[Step]:
@@ -203,8 +235,8 @@ def convert(
     Parameters
     ----------
     model : Module
-        Of Conv2d, Linear, BatchNorm1d and 2d, ReLU (as a module or a function), additions, cat, MaxPool2d, AvgPool2d,
-        AdaptiveAvgPool2d(1), flatten, Dropout and Identity. It is left as it is.
+        Of Conv2d, Linear, BatchNorm1d and 2d, ReLU, MaxPool2d, AvgPool2d and AdaptiveAvgPool2d(1) (these four also as functions),
+        additions, cat, flatten, Dropout and Identity. It is left as it is.
     weight_bits, activation_bits : int
         In [1, 8], or 32 for float32.
     widen : float
@@ -262,12 +294,10 @@ def _quantize(graph: fx.GraphModule, steps: list[Step], inner: set[fx.Node], wei
     if activation_bits != FLOAT:
         for step in [s for s in steps if s.kind == "relu" and any(user in inner for user in _readers(s.node, kinds))]:
             # One module may be called in several places, and in some of them stay as it is.
-            name = _free_name(graph, step)
+            own = step.module is not None and sum(node.target == step.name for node in graph.graph.nodes) == 1
+            name = step.name if own else _free_name(graph, step.node.name)
             graph.add_submodule(name, QuantizedReLU(activation_bits))
-            with graph.graph.inserting_after(step.node):
-                new = graph.graph.call_module(name, (step.inputs[0],))
-            step.node.replace_all_uses_with(new)
-            graph.graph.erase_node(step.node)
+            _put_in_place(graph.graph, step.node, name, step.inputs[0])
     on_grid: set[fx.Node] = set()
     for step in read_graph(graph):
         if step.kind == "quantized_relu" or (step.kind in PASSING and on_grid.issuperset(step.inputs)):
@@ -285,17 +315,6 @@ def _readers(node: fx.Node, kinds: dict[fx.Node, str]) -> Iterator[fx.Node]:
         yield user
         if kinds[user] in PASSING:
             yield from _readers(user, kinds)
-
-
-def _free_name(graph: fx.GraphModule, step: Step) -> str:
-    """A name for what takes the place of a ReLU: its own, where it is a module that is called only here."""
-    if step.module is not None and sum(node.target == step.name for node in graph.graph.nodes) == 1:
-        return step.name
-    name, k = step.node.name, 1
-    while hasattr(graph, name):
-        k += 1
-        name = f"{step.node.name}_{k}"
-    return name
 
 
 def _replace(graph: fx.GraphModule, step: Step, module: nn.Module) -> None:

@@ -225,19 +225,20 @@ def tables(results: dict[str, Any]) -> list[Table]:
         table = Table(f"Test accuracy, percent, {width:g}x wide: {about}", ["<", *(f"{a}A" for a in columns)])
         for w in _bits(list(mine.values()), "weight_bits"):
             table.add(f"{w}W", *(_cell(mine.get((w, a))) for a in columns))
-        table.notes.append("Where there are several seeds: their mean, and half of what lies between the lowest and the highest.")
+        if any(row["seeds"] > 1 for row in mine.values()):
+            table.notes.append("Of several seeds: their mean, ± half of what lies between the lowest and the highest.")
         made.append(table)
     beside = Table(
         "The same bits, by width",
-        ["<bits", "<width", "seeds", "accuracy", "lowest", "highest", "to 1x float32", "paper *", "FMAs", "cost"],
-        strong=(6,),
+        ["<bits", "<width", "seeds", "accuracy", "from-to", "to 1x float32", "paper *", "FMAs", "cost"],
+        strong=(5,),
     )
     for bits in o["same_bits"]:
         beside.rule()
         for row in (row for row in cells if row["weight_bits"] == row["activation_bits"] == bits):
-            low, high = _percent(row["accuracy_low"]), _percent(row["accuracy_high"])
+            lowest_to_highest = f"{_percent(row['accuracy_low'])}-{_percent(row['accuracy_high'])}"
             beside.add(
-                f"{bits}W/{bits}A", f"{row['widen']:g}x", str(row["seeds"]), _percent(row["accuracy"]), low, high,
+                f"{bits}W/{bits}A", f"{row['widen']:g}x", str(row["seeds"]), _percent(row["accuracy"]), lowest_to_highest,
                 _points(row["to_float"], 2), _points(row["paper_to_float"], 1), f"{row['fmas']:,}", f"{row['cost']:.3f}",
             )  # fmt: skip
     beside.notes.append("*: Tables 1 and 2 of the paper, AlexNet on ILSVRC-12, top-1, to float32 at 1x.")
