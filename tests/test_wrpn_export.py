@@ -148,7 +148,7 @@ def test_torchs_layers_give_the_same_integers(name, bits, rng):
 def test_a_residual_network_gives_the_same_integers(bits, rng):
     model, shape = make("resnet-20", *bits)
     in_float32 = check_layers(model, export(model, shape), images(rng, 1, shape))
-    assert in_float32 >= 16 or max(bits) > 4
+    assert in_float32 >= 6 or max(bits) > 4  # at least the first six, whose sums are of 144 products
 
 
 # ---- whole networks ----------------------------------------------------------------------------------------------------
