@@ -38,7 +38,7 @@ class Gemm:
 
 
 class Network:
-    """A convolutional network for 28 x 28 images, float32 at both ends, weights and activations of so many bits: images a second."""
+    """A network for 28 x 28 images, float32 at both ends, weights and activations of so many bits: images a second."""
 
     param_names = ["bits", "wide", "batch"]
     params = [[1, 2, 4, 8], [1, 2], [1, 64]]
