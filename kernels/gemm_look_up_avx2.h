@@ -63,32 +63,32 @@ LP_INLINE void look_up_prepare(const uint8_t *codes, int64_t groups, uint16_t *o
     }
 }
 
-LP_INLINE void look_up_row_1(__m256i sum[2], const int8_t *table, const __m256i w[2])
+LP_INLINE void look_up_row(row *r, const int8_t *tables, int64_t at, const __m256i p[2], const __m256i n[2], int bits)
 {
+    uint16_t begin;
     __m256i t, u;
-    __asm__("vbroadcasti128 %[table], %[t]\n\t"
-            "vpshufb %[p0], %[t], %[u]\n\t"
-            "vpaddb %[u], %[s0], %[s0]\n\t"
-            "vpshufb %[p1], %[t], %[t]\n\t"
-            "vpaddb %[t], %[s1], %[s1]"
-            : [s0] "+x"(sum[0]), [s1] "+x"(sum[1]), [t] "=&x"(t), [u] "=&x"(u)
-            : [p0] "x"(w[0]), [p1] "x"(w[1]), [table] "m"(*(const __m128i *)(const void *)table));
-}
-
-LP_INLINE void look_up_row_2(__m256i sum[2], const int8_t *table, const __m256i w[4])
-{
-    __m256i t, u;
-    __asm__("vbroadcasti128 %[table], %[t]\n\t"
-            "vpshufb %[p0], %[t], %[u]\n\t"
-            "vpaddb %[u], %[s0], %[s0]\n\t"
-            "vpshufb %[p1], %[t], %[u]\n\t"
-            "vpaddb %[u], %[s1], %[s1]\n\t"
-            "vpshufb %[n0], %[t], %[u]\n\t"
-            "vpsubb %[u], %[s0], %[s0]\n\t"
-            "vpshufb %[n1], %[t], %[t]\n\t"
-            "vpsubb %[t], %[s1], %[s1]"
-            : [s0] "+x"(sum[0]), [s1] "+x"(sum[1]), [t] "=&x"(t), [u] "=&x"(u)
-            : [p0] "x"(w[0]), [p1] "x"(w[1]), [n0] "x"(w[2]), [n1] "x"(w[3]), [table] "m"(*(const __m128i *)(const void *)table));
+    memcpy(&begin, r->a + at, 2);
+    if (bits == 1)
+        __asm__("vbroadcasti128 %[table], %[t]\n\t"
+                "vpshufb %[p0], %[t], %[u]\n\t"
+                "vpshufb %[p1], %[t], %[t]\n\t"
+                "vpaddb %[u], %[s0], %[s0]\n\t"
+                "vpaddb %[t], %[s1], %[s1]"
+                : ROW_SUMS(r), [t] "=&x"(t), [u] "=&x"(u)
+                : [p0] "x"(p[0]), [p1] "x"(p[1]), [table] "m"(*(const __m128i *)(const void *)(tables + begin)));
+    else
+        __asm__("vbroadcasti128 %[table], %[t]\n\t"
+                "vpshufb %[p0], %[t], %[u]\n\t"
+                "vpaddb %[u], %[s0], %[s0]\n\t"
+                "vpshufb %[p1], %[t], %[u]\n\t"
+                "vpaddb %[u], %[s1], %[s1]\n\t"
+                "vpshufb %[n0], %[t], %[u]\n\t"
+                "vpsubb %[u], %[s0], %[s0]\n\t"
+                "vpshufb %[n1], %[t], %[t]\n\t"
+                "vpsubb %[t], %[s1], %[s1]"
+                : ROW_SUMS(r), [t] "=&x"(t), [u] "=&x"(u)
+                : [p0] "x"(p[0]), [p1] "x"(p[1]), [n0] "x"(n[0]), [n1] "x"(n[1]),
+                  [table] "m"(*(const __m128i *)(const void *)(tables + begin)));
 }
 
 /* 16-bit sums of bytes: of even + 256 x odd, modulo 2^16, and of odd. */
@@ -96,14 +96,13 @@ typedef struct {
     __m256i all, odd;
 } look_up_wide;
 
-LP_INLINE void look_up_widen(__m256i sum[][2], look_up_wide wide[][2], int n_rows, int bias)
+LP_INLINE void look_up_widen(row *r, look_up_wide wide[2], int bias)
 {
-    for (int i = 0; i < n_rows; i++)
-        for (int v = 0; v < 2; v++) {
-            wide[i][v].all = _mm256_add_epi16(wide[i][v].all, sum[i][v]);
-            wide[i][v].odd = _mm256_add_epi16(wide[i][v].odd, _mm256_srli_epi16(sum[i][v], 8));
-            sum[i][v] = _mm256_set1_epi8((char)bias);
-        }
+    wide[0].all = _mm256_add_epi16(wide[0].all, r->s0);
+    wide[0].odd = _mm256_add_epi16(wide[0].odd, _mm256_srli_epi16(r->s0, 8));
+    wide[1].all = _mm256_add_epi16(wide[1].all, r->s1);
+    wide[1].odd = _mm256_add_epi16(wide[1].odd, _mm256_srli_epi16(r->s1, 8));
+    r->s0 = r->s1 = _mm256_set1_epi8((char)bias);
 }
 
 LP_INLINE void look_up_16(__m256i sum, int32_t *c, int add)
@@ -132,41 +131,33 @@ LP_INLINE void look_up_flush(look_up_wide wide[][2], int32_t *c, int n_rows, int
 }
 
 LP_INLINE void look_up_tile(const uint8_t *const *rows, const int64_t *offsets, int64_t segments, int64_t steps,
-                            const uint8_t *panel, int32_t *c, int n_rows, int add, const int8_t *tables, int range, int planes)
+                            const uint8_t *panel, int32_t *c, int n_rows, int add, const int8_t *tables, int range, int bits)
 {
     const int64_t safe = 127 / range;
     const int bias = (int)safe * range, wide_safe = 32767 / bias;
-    __m256i sum[LOOK_UP_ROWS][2];
+    row r0, r1, r2, r3, r4, r5;
     look_up_wide wide[LOOK_UP_ROWS][2];
-    const uint8_t *a[LOOK_UP_ROWS];
     int64_t left = safe;
     int wide_left = wide_safe;
-    for (int i = 0; i < n_rows; i++)
-        for (int v = 0; v < 2; v++) {
-            wide[i][v].all = wide[i][v].odd = _mm256_setzero_si256();
-            sum[i][v] = _mm256_set1_epi8((char)bias);
-        }
+#define START(I) \
+    wide[I][0].all = wide[I][0].odd = wide[I][1].all = wide[I][1].odd = _mm256_setzero_si256(); \
+    r##I.s0 = r##I.s1 = _mm256_set1_epi8((char)bias);
+#define SEGMENT(I) r##I.a = rows[I] + offsets[s];
+#define STEP(I) look_up_row(&r##I, tables, 2 * k, p, n, bits);
+#define WIDEN(I) look_up_widen(&r##I, wide[I], bias);
+    EACH_ROW(START)
     for (int64_t s = 0; s < segments; s++) {
-        for (int i = 0; i < n_rows; i++)
-            a[i] = rows[i] + offsets[s];
+        EACH_ROW(SEGMENT)
         for (int64_t k = 0; k < steps;) {
             const int64_t stop = steps - k < left ? steps : k + left;
             left -= stop - k;
-            for (; k < stop; k++, panel += 64 * planes) {
-                __m256i w[4];
-                for (int v = 0; v < 2 * planes; v++)
-                    w[v] = load(panel + 32 * v);
-                for (int i = 0; i < n_rows; i++) {
-                    uint16_t begin;
-                    memcpy(&begin, a[i] + 2 * k, 2);
-                    if (planes == 1)
-                        look_up_row_1(sum[i], tables + begin, w);
-                    else
-                        look_up_row_2(sum[i], tables + begin, w);
-                }
+            for (; k < stop; k++, panel += 64 * bits) {
+                const __m256i p[2] = {load(panel), load(panel + 32)};
+                const __m256i n[2] = {bits == 2 ? load(panel + 64) : p[0], bits == 2 ? load(panel + 96) : p[1]};
+                EACH_ROW(STEP)
             }
             if (left == 0) {
-                look_up_widen(sum, wide, n_rows, bias);
+                EACH_ROW(WIDEN)
                 left = safe;
                 if (--wide_left == 0) {
                     look_up_flush(wide, c, n_rows, add, wide_safe * bias);
@@ -176,13 +167,17 @@ LP_INLINE void look_up_tile(const uint8_t *const *rows, const int64_t *offsets, 
             }
         }
     }
-    look_up_widen(sum, wide, n_rows, bias);
+    EACH_ROW(WIDEN)
     look_up_flush(wide, c, n_rows, add, (wide_safe - wide_left + 1) * bias);
+#undef START
+#undef SEGMENT
+#undef STEP
+#undef WIDEN
 }
 
-#define ROWS(N, PLANES) \
+#define ROWS(N, W) \
     case N: \
-        look_up_tile(rows, offsets, segments, steps, panel, c, N, accumulate, tables, range, PLANES); \
+        look_up_tile(rows, offsets, segments, steps, panel, c, N, accumulate, tables, range, W); \
         break;
 #define LOOK_UP_WEIGHTS(W) \
     static void look_up_pack_##W(const void *w, int64_t stride, int64_t n, int64_t numbers, void *out) \
@@ -210,8 +205,7 @@ LOOK_UP_CODES(1)
 LOOK_UP_CODES(2)
 
 #define LOOK_UP_PAIR(A, W) \
-    static void look_up_##A##_##W(const uint8_t *const *rows, const int64_t *offsets, int64_t segments, int64_t steps, \
-                                  const void *panel, void *c, int n_rows, int accumulate) \
+    static void look_up_##A##_##W(TILE_ARGUMENTS) \
     { \
         look_up_##W(rows, offsets, segments, steps, panel, c, n_rows, accumulate, look_up_tables_##A##_##W, 4 * ((1 << A) - 1)); \
     }
