@@ -50,7 +50,18 @@ LP_INLINE void store(void *p, __m256i x) { _mm256_store_si256(p, x); }
 #define BYTES(A, W) \
     {A, W, MULTIPLY_ROWS, MULTIPLY_COLUMNS, 4, 0, 8 * W, 64, 0, bytes_pack_##W, bytes_unpack_##W, bytes_##A##_##W},
 #define LOOK_UP(A, W) \
-    {A, W, LOOK_UP_ROWS, 64, 4, 2, 32 * W, 64 * W, look_up_prepare_##A, look_up_pack_##W, look_up_unpack_##W, look_up_##A##_##W},
+    {A, \
+     W, \
+     LOOK_UP_ROWS, \
+     64 / W, \
+     4, \
+     2, \
+     LOOK_UP_VECTOR, \
+     2 * LOOK_UP_VECTOR, \
+     look_up_prepare_##A, \
+     look_up_pack_##W, \
+     look_up_unpack, \
+     look_up_##A##_##W},
 
 const lp_gemm_kernel lp_gemm_avx2[LP_GEMM_PAIRS] = {
     LOOK_UP(1, 1) LOOK_UP(1, 2) BYTES(1, 4) BYTES_8(1) /**/
