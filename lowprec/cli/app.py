@@ -14,6 +14,7 @@ from lowprec.cli.model import model
 from lowprec.cli.quantize import quantize
 from lowprec.cli.speedups import speedups
 from lowprec.cli.train import train
+from lowprec.cli.wrpn import wrpn
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -22,5 +23,5 @@ def app() -> None:
     """Linear models trained on low-precision numbers: measure, train, and look at the kernels."""
 
 
-for command in (cache, compare, experiment, fpga, info, model, quantize, speedups, train):
+for command in (cache, compare, experiment, fpga, info, model, quantize, speedups, train, wrpn):
     app.add_command(command)

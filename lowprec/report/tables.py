@@ -206,11 +206,11 @@ def to_rich(table: Table) -> Any:
     return Group(*parts, Text(""))
 
 
-def console(stderr: bool = False) -> Any:
-    """A rich console, at most 100 columns wide, and exactly that where the output is no terminal."""
+def console(stderr: bool = False, widest: int = 100) -> Any:
+    """A rich console, at most `widest` columns wide, and exactly that where the output is no terminal."""
     need_extra("rich", "report", "printing tables")
     from rich.console import Console
 
     made = Console(stderr=stderr, highlight=False, soft_wrap=False)
-    made.width = min(made.width, 100) if made.is_terminal else 100
+    made.width = min(made.width, widest) if made.is_terminal else widest
     return made
