@@ -24,12 +24,13 @@ typedef struct lp_gemm_kernel {
     int32_t unit;                         /* bytes of a prepared group; 0: rows are used as they are (group bytes, or a float) */
     int32_t packed_step,
         panel_step; /* bytes of one step of a panel, packed and unpacked; the latter 0: the packed panel is used */
-    /* groups * group codes -> groups * unit bytes. NULL where unit is 0. */
+    /* groups * group codes -> groups * unit bytes. NULL where unit is 0. A segment of a row must come from one call. */
     void (*prepare)(const uint8_t *codes, int64_t groups, void *out);
     /* One panel: n <= columns outputs of `numbers` weights (a multiple of group), w[j * stride + k]: int8_t, or float. What is missing of the
      * columns counts as zero, or as anything (its sums are not used). out: numbers / group * packed_step bytes. */
     void (*pack)(const void *w, int64_t stride, int64_t n, int64_t numbers, void *out);
-    /* `steps` steps of a packed panel. packed and panel are aligned to 64 bytes. NULL where panel_step is 0. */
+    /* `steps` steps of a packed panel, which the tile takes all together. packed is aligned to the lesser of packed_step and 64 bytes; panel to 64, and it has room
+     * for steps * panel_step bytes, and for 4 KiB at least. NULL where panel_step is 0. */
     void (*unpack)(const void *packed, int64_t steps, void *panel);
     /* c[i * columns + j] = (or +=, if accumulate) the sum over all segments and steps, i < n_rows, all j. int32_t, or float. c is aligned to 64
      * bytes. Reads nothing beyond the segments of the n_rows rows. */

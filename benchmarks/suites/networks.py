@@ -38,7 +38,7 @@ class Gemm:
 
 
 class Network:
-    """A convolutional network for 28 x 28 images, float32 at both ends, weights and activations of so many bits: images a second."""
+    """A network for 28 x 28 images, float32 at both ends, weights and activations of so many bits: images a second."""
 
     param_names = ["bits", "wide", "batch"]
     params = [[1, 2, 4, 8], [1, 2], [1, 64]]
@@ -56,8 +56,8 @@ class Network:
             weights = _weights(shape, weight_bits, rng) if weight_bits else rng.standard_normal(shape, np.float32)
             scale = np.full(outputs, 1 / np.sqrt(size * size * inputs), np.float32)
             padding = (size // 2, size // 2) if size == 3 else (0, 0)
-            return Layer(name=name, op="conv", inputs=(source,), weights=weights, weight_bits=weight_bits, bits=bits, scale=scale,
-                         shift=np.ones(outputs, np.float32), padding=padding)  # fmt: skip
+            return Layer(name=name, op="conv", inputs=(source,), weights=weights, weight_bits=weight_bits, bits=bits,
+                         scale=scale, shift=np.ones(outputs, np.float32), padding=padding)  # fmt: skip
 
         def pool(name, source):
             return Layer(name=name, op="max_pool", inputs=(source,), bits=bits, kernel=(2, 2), stride=(2, 2))

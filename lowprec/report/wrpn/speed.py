@@ -126,7 +126,7 @@ def _networks(architecture: Architecture, options: Options) -> tuple[Any, dict[t
 
     from lowprec.wrpn.building import build
     from lowprec.wrpn.conversion import convert
-    from lowprec.wrpn.export import export
+    from lowprec.wrpn.exporting import export
 
     def settled(model: Any) -> Any:
         """With statistics in its batch normalization, so that activations have the usual spread."""
