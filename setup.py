@@ -72,6 +72,7 @@ MODULES = [
     Module("lowprec._sgd", "_sgd.pyx", ["driver.c", "exchange.c"], openmp=True),
     Module("lowprec._quantize", "_quantize.pyx", per_isa=["quantize"]),
     Module("lowprec._sparse", "_sparse.pyx"),
+    Module("lowprec._network", "_network.pyx", per_isa=["gemm", "network"], openmp=True),
     Module("lowprec.cachesim._simulator", "_cachesim.pyx", ["cachesim.c", "cachesim_sgd.c", "tables.c"]),
     Module(
         "lowprec.report._baseline",
@@ -82,6 +83,7 @@ MODULES = [
     ),
     Module("lowprec.report._roofs", "_roofs.pyx", baseline=["roofs.c"], openmp=True),
     Module("lowprec.report._instructions", "_instructions.pyx", ["instructions.c"]),
+    Module("lowprec.report._conv", "_conv.pyx", baseline=["conv_plain.c"]),
 ]
 
 

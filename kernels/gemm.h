@@ -22,7 +22,8 @@ typedef struct lp_gemm_kernel {
     int32_t rows, columns;                /* of a tile: MR <= LP_GEMM_ROWS, NR <= LP_GEMM_COLUMNS */
     int32_t group;                        /* numbers of a row that a step takes: 1, 2 or 4 */
     int32_t unit;                         /* bytes of a prepared group; 0: rows are used as they are (group bytes, or a float) */
-    int32_t packed_step, panel_step;      /* bytes of one step of a panel, packed and unpacked; the latter 0: the packed panel is used */
+    int32_t packed_step,
+        panel_step; /* bytes of one step of a panel, packed and unpacked; the latter 0: the packed panel is used */
     /* groups * group codes -> groups * unit bytes. NULL where unit is 0. */
     void (*prepare)(const uint8_t *codes, int64_t groups, void *out);
     /* One panel: n <= columns outputs of `numbers` weights (a multiple of group), w[j * stride + k]: int8_t, or float. What is missing of the
@@ -36,6 +37,14 @@ typedef struct lp_gemm_kernel {
                  int n_rows, int accumulate);
 } lp_gemm_kernel;
 
+/* Numbers of a row up to which no int32 sum can overflow: 66 311 for 8 x 8 bits. A longer product is refused. */
+static inline int64_t lp_gemm_depth(int activation_bits, int weight_bits)
+{
+    const int64_t weight = weight_bits == 1 ? 1 : (1 << (weight_bits - 1)) - 1;
+    return INT32_MAX / (((1 << activation_bits) - 1) * weight);
+}
+
+/* In the order of activation bits, then of weight bits; float32 last. */
 extern const lp_gemm_kernel lp_gemm_base[LP_GEMM_PAIRS];
 #ifdef LP_HAVE_AVX2
 extern const lp_gemm_kernel lp_gemm_avx2[LP_GEMM_PAIRS];

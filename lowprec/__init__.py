@@ -18,6 +18,7 @@ except ImportError as _error:
 
 from .formats import Format
 from .integer import train_integer
+from .matmul import PackedWeights, gemm, pack_weights
 from .model_file import LinearModel, load_model, save_model
 from .ops import axpy, dot
 from .quantized import QuantizedArray, dequantize, from_codes, pack, quantize
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Format",
     "LinearModel",
+    "PackedWeights",
     "QuantizedArray",
     "Signature",
     "SparseArray",
@@ -50,11 +52,13 @@ __all__ = [
     "dequantize",
     "dot",
     "from_codes",
+    "gemm",
     "isa",
     "kernels",
     "load_model",
     "open_store",
     "pack",
+    "pack_weights",
     "quantize",
     "save_model",
     "train",

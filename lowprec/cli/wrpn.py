@@ -10,6 +10,8 @@ import click
 
 from lowprec.checks import need_extra
 from lowprec.cli.shared import say_written
+from lowprec.cli.wrpn_network import evaluate_command, export_command
+from lowprec.cli.wrpn_speed import speed_command
 from lowprec.cli.wrpn_train import train_command
 
 
@@ -101,5 +103,5 @@ def describe_command(
             say_written(console, written, results["seconds"])
 
 
-for command in (tables_command, describe_command, train_command):
+for command in (tables_command, describe_command, speed_command, train_command, export_command, evaluate_command):
     wrpn.add_command(command)

@@ -18,6 +18,8 @@ __all__ = [
     "ROUNDING_SERIES",
     "base_throughput",
     "compiler_ratios",
+    "convolution",
+    "convolution_speed",
     "distance_series",
     "earlier_losses",
     "nearest_threads",
@@ -82,6 +84,20 @@ def distance_series(random: str) -> dict[int, float]:
 def svm_speed(signature: str) -> float | None:
     """Section 7: how many times as fast as with float32 the kernel SVM was trained."""
     return published()["svm_speedup_over_float"].get(signature)
+
+
+def convolution(signature: str, optimized: bool) -> float | None:
+    """Fig 7a: GNPS of AlexNet's first convolution, by optimized loops or by gcc's."""
+    found = published()["figures"]["fig7a"]["series"].get(signature, {})
+    return found.get("optimized" if optimized else "gcc", None if optimized else found.get("baseline_gcc"))
+
+
+def convolution_speed(layer: str, signature: str) -> float | None:
+    """Fig 7a and Section 7: how many times as fast as with float32 by gcc a first convolution is, by optimized loops."""
+    if layer != "AlexNet":
+        return published()["conv_speedup_mnist_cifar10"].get(signature)
+    ours, base = convolution(signature, True), convolution("D32fM32f", False)
+    return None if ours is None or base is None else ours / base
 
 
 def earlier_losses(data: str) -> dict[str, Any]:

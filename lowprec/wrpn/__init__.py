@@ -17,11 +17,15 @@ from .quantizers import activation_codes, quantize_activations, quantize_weights
 
 #: Names whose modules are imported when one of them is first used, with the module of each.
 _LATER: dict[str, str] = {
+    "IntegerNetwork": "integer",
+    "Layer": "layers",
     "QuantizedConv2d": "modules",
     "QuantizedLinear": "modules",
     "QuantizedReLU": "modules",
     "build": "building",
+    "compare": "agreement",
     "convert": "conversion",
+    "export": "exporting",
     "load_network": "training",
     "make_network": "training",
     "spread_weights": "training",
@@ -29,7 +33,7 @@ _LATER: dict[str, str] = {
     "zero_fractions": "modules",
 }
 #: Those modules that import torch.
-_NEED_TORCH = {"building", "conversion", "export", "modules", "training"}
+_NEED_TORCH = {"agreement", "building", "conversion", "exporting", "modules", "training"}
 
 __all__ = [
     "ARCHITECTURES",

@@ -17,6 +17,8 @@ EXPERIMENTS = {
     "rounding": "Fig 5a: distance to the optimum after each pass, by how the model is rounded",
     "minibatch": "Fig 6e: distance to the optimum after 10 passes, by the size of a mini-batch",
     "svm": "Figs 7d, 7e: SVMs on random Fourier features of MNIST, loss and error by pass",
+    "conv": "Fig 7a: convolutions, forward and backward, at several precisions",
+    "lenet": "Fig 7b: LeNet's test error by the bits of its model",
     "defaults": "The estimators with nothing set, beside scikit-learn's SGD tuned, on real data",
     "precision": "What 16, 8 and 4 bits of D, M and G cost in training loss on real data",
     "wrpn": "Accuracy of a network by its bits and its width: Tables 1 and 2 of WRPN, in small",

@@ -35,7 +35,7 @@ def agrees(value: float, printed: float, decimals: int) -> bool:
 
 
 def accuracy(network: str, widen: float, weight_bits: int, activation_bits: int) -> float | None:
-    """The printed top-1 accuracy in percent of a network of `lowprec.wrpn.architectures.ARCHITECTURES`; None where none is printed."""
+    """The printed top-1 accuracy in percent of one of the architectures, by its name; None where none is printed."""
     if network in _MATRICES:
         table = published().get(_MATRICES[network].get(widen, ""), {})
         return table.get(str(weight_bits), {}).get(str(activation_bits))
