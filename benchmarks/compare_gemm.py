@@ -2,9 +2,10 @@
 
     python -m benchmarks.compare_gemm [--size 1024 1024 1024] [--pairs 4x4 8x8 2x2 1x1] [--isa avx2] [--seconds 20]
 
-One thread, one process. The cases take turns, in changing order; ratios are within a turn, and printed are medians with quartiles. torch's int8 is
-the engine (fbgemm, x86, onednn) with the best median, BLAS the better of torch's and NumPy's. With --isa avx2, the default, libraries
-are held to AVX2, which is what our kernels use; with native they use what they like. torch is optional: pip install torch
+One thread, one process. The cases take turns, in changing order; ratios are within a turn, and printed are medians with
+quartiles. torch's int8 is the engine (fbgemm, x86, onednn) with the best median, BLAS the better of torch's and NumPy's. With
+--isa avx2, the default, libraries are held to AVX2, which is what our kernels use; with native they use what they like.
+torch is optional: pip install torch
 """
 
 import argparse

@@ -1,0 +1,161 @@
+"""Products of small integers: every pair of bits, on every ISA that runs here, against NumPy, to the last bit."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import partial
+
+import numpy as np
+import pytest
+
+import lowprec as lp
+from lowprec import _network, kernels
+from lowprec.matmul import GEMM_BITS
+from lowprec.wrpn.layers import Layer, infer
+
+ISAS = [name for name, runnable in kernels._isas() if runnable]
+PAIRS = [(a, w) for a in GEMM_BITS for w in GEMM_BITS]
+
+
+def largest(weight_bits):
+    return max(1, 2 ** (weight_bits - 1) - 1)
+
+
+def random_codes(rng, shape, bits):
+    return rng.integers(0, 2**bits, shape).astype(np.uint8)
+
+
+def random_weights(rng, shape, bits):
+    if bits == 1:
+        return rng.choice(np.array([-1, 1], np.int8), shape)
+    return rng.integers(-largest(bits), largest(bits) + 1, shape).astype(np.int8)
+
+
+def product(a, w):
+    """Exact: all sums are below 2**53."""
+    return (a.astype(np.float64) @ w.T.astype(np.float64)).astype(np.int64)
+
+
+def check(a, w, bits, isa):
+    found = _network.Packed(w, *bits, isa).multiply(a)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, product(a, w), err_msg=f"{isa} {bits} {a.shape} {w.shape}")
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("bits", PAIRS)
+class TestEveryPair:
+    def test_every_number_of_rows(self, bits, isa):
+        rng = np.random.default_rng(1)
+        w = random_weights(rng, (5, 28), bits[1])
+        for rows in range(1, 18):
+            check(random_codes(rng, (rows, 28), bits[0]), w, bits, isa)
+
+    def test_every_number_of_outputs(self, bits, isa):
+        rng = np.random.default_rng(2)
+        a = random_codes(rng, (7, 12), bits[0])
+        for outputs in range(1, 67):
+            check(a, random_weights(rng, (outputs, 12), bits[1]), bits, isa)
+
+    def test_every_remainder_of_numbers(self, bits, isa):
+        rng = np.random.default_rng(3)
+        for numbers in [*range(1, 20), 39, 40, 41, 123, 124, 125, 251, 253, 623, 624, 625, 1301]:
+            check(random_codes(rng, (3, numbers), bits[0]), random_weights(rng, (18, numbers), bits[1]), bits, isa)
+
+    def test_extremes(self, bits, isa):
+        """All largest, and every mix of largest and least in neighbors, so deep that narrow sums are full again and again."""
+        numbers = 33001  # the look-up's 16-bit sums hold 32,736 numbers of one bit
+        rng = np.random.default_rng(4)
+        a = np.zeros((7, numbers), np.uint8)
+        a[0] = a[1, ::2] = a[2, 1::2] = a[3, ::4] = a[4, 3::4] = 2 ** bits[0] - 1
+        a[5] = random_codes(rng, numbers, bits[0])
+        w = np.full((6, numbers), largest(bits[1]), np.int8)
+        w[1] = w[2, ::2] = w[3, 1::2] = -largest(bits[1])
+        w[4] = random_weights(rng, numbers, bits[1])
+        w[5, : numbers // 2] = -largest(bits[1])
+        check(a, w, bits, isa)
+
+    def test_every_code_by_every_weight(self, bits, isa):
+        a = np.arange(2 ** bits[0], dtype=np.uint8)[:, None]
+        values = [-1, 1] if bits[1] == 1 else range(-largest(bits[1]), largest(bits[1]) + 1)
+        w = np.array(values, np.int8)[:, None]
+        for at in range(4):  # in each place of a group, the others being zero
+            check(np.pad(a, ((0, 0), (at, 3 - at))), np.pad(w, ((0, 0), (at, 3 - at)), constant_values=1), bits, isa)
+
+    def test_as_deep_as_an_int32_is(self, bits, isa):
+        depth = (2**31 - 1) // ((2 ** bits[0] - 1) * largest(bits[1]))
+        if depth > 300_000:
+            pytest.skip("takes long; test_extremes is deep enough for what is narrower than int32")
+        a = np.full((2, depth), 2 ** bits[0] - 1, np.uint8)
+        w = np.full((2, depth), largest(bits[1]), np.int8)
+        w[1] *= -1
+        check(a, w, bits, isa)
+
+    def test_rows_apart(self, bits, isa):
+        rng = np.random.default_rng(5)
+        wide = random_codes(rng, (9, 77), bits[0])
+        w = random_weights(rng, (21, 40), bits[1])
+        check(wide[:, 3:43], w, bits, isa)
+        check(wide[::2, 3:43], w, bits, isa)
+
+    def test_threads(self, bits, isa):
+        rng = np.random.default_rng(6)
+        a, w = random_codes(rng, (37, 60), bits[0]), random_weights(rng, (130, 60), bits[1])
+        packed = _network.Packed(w, *bits, isa)
+        for threads in (2, 3):
+            np.testing.assert_array_equal(packed.multiply(a, threads), product(a, w))
+
+    def test_convolution(self, bits, isa):
+        """A row of several runs: of a 3 x 3 kernel on a padded image."""
+        rng = np.random.default_rng(7)
+        image, w = random_codes(rng, (2, 9, 8, 12), bits[0]), random_weights(rng, (37, 3, 3, 12), bits[1])
+        one = partial(np.ones, dtype=np.float32)
+        layers = [
+            Layer(name="codes", op="affine", inputs=("input",), bits=bits[0], scale=one(12), shift=one(12)),
+            Layer(name="conv", op="conv", inputs=("codes",), weights=w, weight_bits=bits[1], stride=(2, 1), padding=(1, 1),
+                  scale=one(37), shift=one(37)),
+            Layer(name="mean", op="average_pool", inputs=("conv",), kernel=(5, 8), scale=one(1)),
+        ]  # fmt: skip
+        sums, _ = _network.Program(layers, infer(layers, (12, 9, 8)), isa).run_layer("conv", [image])
+        padded = np.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        runs = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))[:, ::2].transpose(0, 1, 2, 4, 5, 3)
+        expected = product(runs.reshape(-1, 108), w.reshape(37, 108))
+        np.testing.assert_array_equal(sums, expected.reshape(2, 5, 8, 37))
+
+    def test_weights_stay_packed(self, bits, isa):
+        assert _network.Packed(np.ones((128, 64), np.int8), *bits, isa).nbytes == 128 * 64 * bits[1] // 8
+
+
+def rounded(x):
+    """A fraction to float32, ties to even, by way of float64 to odd."""
+    near = float(x)
+    if Fraction(near) != x and int(np.float64(near).view(np.int64)) % 2 == 0:
+        near = np.nextafter(near, np.inf if x > Fraction(near) else -np.inf)
+    return np.float32(near)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_float32_is_fused_and_in_order(isa):
+    rng = np.random.default_rng(8)
+    a, w = rng.standard_normal((9, 23), np.float32), rng.standard_normal((19, 23), np.float32)
+    expected = np.zeros((9, 19), np.float32)
+    for i, j in np.ndindex(expected.shape):
+        for x, y in zip(a[i], w[j], strict=True):
+            expected[i, j] = rounded(Fraction(float(x)) * Fraction(float(y)) + Fraction(float(expected[i, j])))
+    np.testing.assert_array_equal(_network.Packed(w, 32, 32, isa).multiply(a), expected)
+
+
+def test_float32_is_the_same_on_every_isa():
+    rng = np.random.default_rng(9)
+    a, w = rng.standard_normal((13, 3000), np.float32), rng.standard_normal((21, 3000), np.float32)
+    first, *others = (_network.Packed(w, 32, 32, isa).multiply(a) for isa in ISAS)
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+
+
+def test_face():
+    """`lowprec.gemm` is the table in use."""
+    rng = np.random.default_rng(10)
+    for bits in PAIRS:
+        a, w = random_codes(rng, (5, 30), bits[0]), random_weights(rng, (70, 30), bits[1])
+        np.testing.assert_array_equal(lp.gemm(a, lp.pack_weights(w, bits[1]), bits[0]), product(a, w))
