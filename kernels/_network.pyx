@@ -370,7 +370,7 @@ cdef class Program:
         for k in range(len(self.names)):
             t = &self.tensors[k]
             image += t.image
-            most = max(most, t.channels)
+            most = max(most, t.row, 4 * t.channels)
         for k in range(steps):
             l = &self.layers[k]
             if l.op == LP_CONV and l.kernel.unit:

@@ -17,8 +17,8 @@ typedef struct lp_tensor {
     int32_t height, width, channels; /* without border; channels: as the network has them */
     int32_t size;                    /* bytes of a number: 1: codes; 4: float32 */
     int64_t pixel, row, image;       /* from one pixel, row, image to the next */
-    int64_t at;                      /* in the arena: pixel (0, 0), channel 0, of image 0; tensors of an arena are for `chunk` images */
-    int64_t first, bytes;            /* in the arena: the border's first byte; all of the tensor, images and borders */
+    int64_t at;           /* in the arena: pixel (0, 0), channel 0, of image 0; tensors of an arena are for `chunk` images */
+    int64_t first, bytes; /* in the arena: the border's first byte; all of the tensor, images and borders */
 } lp_tensor;
 
 enum lp_layer_op { LP_CONV, LP_MAX_POOL, LP_SUM_POOL, LP_AFFINE, LP_ADD, LP_CONCAT };
@@ -28,9 +28,9 @@ typedef struct lp_layer {
     int32_t op;
     int32_t in, second, out; /* tensors; second: the residual of a convolution, or the other summand; -1: none */
     int32_t kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x;
-    int32_t offset;          /* of LP_CONCAT: the first channel of `out` */
-    int32_t relu;            /* of a float32 output */
-    float limit;             /* of codes as output: the largest one; 0: the output is float32 */
+    int32_t offset; /* of LP_CONCAT: the first channel of `out` */
+    int32_t relu;   /* of a float32 output */
+    float limit;    /* of codes as output: the largest one; 0: the output is float32 */
     const float *scale, *shift;
     float second_scale;
     /* LP_CONV */
@@ -39,8 +39,8 @@ typedef struct lp_layer {
     int64_t segments, steps;        /* of a row, see gemm.h */
     const int64_t *offsets;         /* of the segments, in bytes of the prepared tensor */
     const lp_gemm_kernel *kernel;
-    const uint8_t *packed;          /* [groups][panels][steps in all][packed_step] */
-    int64_t prepared;               /* in the arena: where the prepared tensor goes, as `first` */
+    const uint8_t *packed; /* [groups][panels][steps in all][packed_step] */
+    int64_t prepared;      /* in the arena: where the prepared tensor goes, as `first` */
 } lp_layer;
 
 /* A network, planned for `chunk` images at a time. Tensor 0 is the input. */
@@ -66,7 +66,8 @@ typedef struct lp_network_isa {
     const lp_gemm_kernel *kernels;
     /* x: n images of float32, NCHW; y: n rows of float32. arenas: one for each thread, zeros at first (borders are never written);
      * scratch: likewise. Threads beyond the number of images share the work of a layer. */
-    void (*run)(const lp_network *net, const float *x, int64_t n, float *y, uint8_t *const *arenas, uint8_t *const *scratch, int threads);
+    void (*run)(const lp_network *net, const float *x, int64_t n, float *y, uint8_t *const *arenas, uint8_t *const *scratch,
+                int threads);
     /* One layer, whose inputs lie in the arena, on up to `chunk` images. sums: if not NULL, the sums of a convolution before anything is done with
      * them (int32, or float32), [images * rows][outputs], instead of its output. */
     void (*layer)(const lp_network *net, int which, int64_t images, uint8_t *arena, uint8_t *scratch, void *sums);
@@ -86,10 +87,10 @@ enum {
     LP_MOST_ROWS = 960
 };
 
-/* Bytes of scratch of one thread: a panel, sums, offsets of rows (source, destination, residual), sums of a pool. */
-static inline int64_t lp_scratch_bytes(int64_t most_channels)
+/* Bytes of scratch of one thread: a panel, sums, offsets of rows (source, destination, residual), a row of a pool: `pool` bytes. */
+static inline int64_t lp_scratch_bytes(int64_t pool)
 {
-    return LP_PANEL_BYTES + LP_SUM_BYTES + LP_MOST_ROWS * 3 * 8 + (most_channels + 16) * 4 + 3 * 64;
+    return LP_PANEL_BYTES + LP_SUM_BYTES + LP_MOST_ROWS * 3 * 8 + pool + 4 * 64;
 }
 
 /* Of a product by itself, also the prepared rows of a block. */

@@ -55,6 +55,21 @@ LP_INLINE lp_ending lp_ending_of(const lp_layer *l)
     return end;
 }
 
+/* n < 16 bytes, without a call. */
+LP_INLINE void lp_copy_few(uint8_t *to, const uint8_t *from, int64_t n)
+{
+    if (n & 8) {
+        memcpy(to, from, 8);
+        to += 8, from += 8;
+    }
+    if (n & 4) {
+        memcpy(to, from, 4);
+        to += 4, from += 4;
+    }
+    for (n &= 3; n > 0; n--)
+        *to++ = *from++;
+}
+
 /* Sixteen numbers, as vectors: left to itself the compiler unrolls loops of sixteen before it could vectorize them. */
 typedef float lp_floats __attribute__((vector_size(32)));
 typedef int32_t lp_ints __attribute__((vector_size(32)));
@@ -125,7 +140,7 @@ LP_INLINE void lp_put(lp_block *y, int64_t n, const lp_ending end, int codes, ui
         } else {
             uint8_t narrow[LP_BLOCK];
             LP_NARROW_CODES(numbers, narrow);
-            memcpy(out, narrow, (size_t)n);
+            lp_copy_few(out, narrow, n);
         }
     } else if (n >= LP_BLOCK) {
         for (int h = 0; h < 2; h++)
@@ -158,7 +173,8 @@ LP_INLINE void lp_finish_row(const void *sums, int64_t n, const float *scale, co
 
 /* ---- products ------------------------------------------------------------------------------------------------ */
 
-typedef struct lp_where { /* of the pixels that rows are: image, row and pixel, as in a tensor, times the stride of the convolution */
+typedef struct
+    lp_where { /* of the pixels that rows are: image, row and pixel, as in a tensor, times the stride of the convolution */
     int64_t image, row, pixel;
 } lp_where;
 
@@ -167,7 +183,7 @@ typedef struct lp_product {
     const lp_gemm_kernel *kernel;
     const uint8_t *packed, *base; /* base: of the rows, prepared */
     int64_t rows, height, width;  /* rows = images * height * width */
-    lp_where from, to, and; /* and: the residual */
+    lp_where from, to, and;       /* and: the residual */
     const int64_t *offsets;
     int64_t segments, steps;
     int64_t outputs;
@@ -196,7 +212,7 @@ LP_INLINE lp_scratch lp_scratch_of(uint8_t *memory)
     s.from = (int64_t *)((uint8_t *)s.sums + LP_SUM_BYTES);
     s.to = s.from + LP_MOST_ROWS;
     s.and = s.to + LP_MOST_ROWS;
-    s.pool = (int32_t *)(s.and + LP_MOST_ROWS);
+    s.pool = (int32_t *)(s.and +LP_MOST_ROWS);
     s.rows = lp_aligned((uint8_t *)(s.pool + 16));
     return s;
 }
@@ -223,9 +239,9 @@ static void lp_locate(const lp_product *p, lp_where by, int64_t first, int64_t n
 
 #define LP_FINISH_CASE(FLOATS, SECOND, CODES) \
     for (int i = 0; i < n_rows; i++) \
-        lp_finish_row((const uint8_t *)sums + 4 * (int64_t)i * columns, n, p->scale + first, p->shift + first, p->end, \
-                      SECOND ? p->second + s->and[row + i] + first * (SECOND == LP_SECOND_CODES ? 1 : 4) : NULL, \
-                      p->out + s->to[row + i] + first * (CODES ? 1 : 4), FLOATS, SECOND, CODES)
+    lp_finish_row((const uint8_t *)sums + 4 * (int64_t)i * columns, n, p->scale + first, p->shift + first, p->end, \
+                  SECOND ? p->second + s->and [row + i] + first * (SECOND == LP_SECOND_CODES ? 1 : 4) : NULL, \
+                  p->out + s->to[row + i] + first * (CODES ? 1 : 4), FLOATS, SECOND, CODES)
 
 /* The sums of a tile, of outputs from `first` on, to where they belong. */
 static void lp_finish(const lp_product *p, const lp_scratch *s, const void *sums, int64_t row, int n_rows, int64_t first)
@@ -237,18 +253,42 @@ static void lp_finish(const lp_product *p, const lp_scratch *s, const void *sums
         return;
     }
     switch ((p->kernel->activation_bits == 32) << 4 | p->second_kind << 2 | p->codes) {
-    case 0 << 4 | LP_NO_SECOND << 2 | 0: LP_FINISH_CASE(0, LP_NO_SECOND, 0); break;
-    case 0 << 4 | LP_NO_SECOND << 2 | 1: LP_FINISH_CASE(0, LP_NO_SECOND, 1); break;
-    case 0 << 4 | LP_SECOND_CODES << 2 | 0: LP_FINISH_CASE(0, LP_SECOND_CODES, 0); break;
-    case 0 << 4 | LP_SECOND_CODES << 2 | 1: LP_FINISH_CASE(0, LP_SECOND_CODES, 1); break;
-    case 0 << 4 | LP_SECOND_FLOAT << 2 | 0: LP_FINISH_CASE(0, LP_SECOND_FLOAT, 0); break;
-    case 0 << 4 | LP_SECOND_FLOAT << 2 | 1: LP_FINISH_CASE(0, LP_SECOND_FLOAT, 1); break;
-    case 1 << 4 | LP_NO_SECOND << 2 | 0: LP_FINISH_CASE(1, LP_NO_SECOND, 0); break;
-    case 1 << 4 | LP_NO_SECOND << 2 | 1: LP_FINISH_CASE(1, LP_NO_SECOND, 1); break;
-    case 1 << 4 | LP_SECOND_CODES << 2 | 0: LP_FINISH_CASE(1, LP_SECOND_CODES, 0); break;
-    case 1 << 4 | LP_SECOND_CODES << 2 | 1: LP_FINISH_CASE(1, LP_SECOND_CODES, 1); break;
-    case 1 << 4 | LP_SECOND_FLOAT << 2 | 0: LP_FINISH_CASE(1, LP_SECOND_FLOAT, 0); break;
-    case 1 << 4 | LP_SECOND_FLOAT << 2 | 1: LP_FINISH_CASE(1, LP_SECOND_FLOAT, 1); break;
+    case 0 << 4 | LP_NO_SECOND << 2 | 0:
+        LP_FINISH_CASE(0, LP_NO_SECOND, 0);
+        break;
+    case 0 << 4 | LP_NO_SECOND << 2 | 1:
+        LP_FINISH_CASE(0, LP_NO_SECOND, 1);
+        break;
+    case 0 << 4 | LP_SECOND_CODES << 2 | 0:
+        LP_FINISH_CASE(0, LP_SECOND_CODES, 0);
+        break;
+    case 0 << 4 | LP_SECOND_CODES << 2 | 1:
+        LP_FINISH_CASE(0, LP_SECOND_CODES, 1);
+        break;
+    case 0 << 4 | LP_SECOND_FLOAT << 2 | 0:
+        LP_FINISH_CASE(0, LP_SECOND_FLOAT, 0);
+        break;
+    case 0 << 4 | LP_SECOND_FLOAT << 2 | 1:
+        LP_FINISH_CASE(0, LP_SECOND_FLOAT, 1);
+        break;
+    case 1 << 4 | LP_NO_SECOND << 2 | 0:
+        LP_FINISH_CASE(1, LP_NO_SECOND, 0);
+        break;
+    case 1 << 4 | LP_NO_SECOND << 2 | 1:
+        LP_FINISH_CASE(1, LP_NO_SECOND, 1);
+        break;
+    case 1 << 4 | LP_SECOND_CODES << 2 | 0:
+        LP_FINISH_CASE(1, LP_SECOND_CODES, 0);
+        break;
+    case 1 << 4 | LP_SECOND_CODES << 2 | 1:
+        LP_FINISH_CASE(1, LP_SECOND_CODES, 1);
+        break;
+    case 1 << 4 | LP_SECOND_FLOAT << 2 | 0:
+        LP_FINISH_CASE(1, LP_SECOND_FLOAT, 0);
+        break;
+    case 1 << 4 | LP_SECOND_FLOAT << 2 | 1:
+        LP_FINISH_CASE(1, LP_SECOND_FLOAT, 1);
+        break;
     }
 }
 
@@ -451,33 +491,70 @@ static void lp_convolve(const lp_network *net, const lp_layer *l, const lp_place
     }
 }
 
-/* One row of pixels of one image, for every other layer. */
-static void lp_max_pool_row(const lp_tensor *in, const lp_tensor *out, const lp_layer *l, const uint8_t *from, int64_t y, uint8_t *to)
+/* Layers other than convolutions go by rows of pixels of one image. */
+
+/* out = the larger of both, n bytes. */
+LP_INLINE void lp_larger_bytes(uint8_t *restrict out, const uint8_t *a, int64_t n)
 {
-    const int64_t y0 = y * l->stride_y - l->pad_y, n = out->channels;
-    const int64_t top = y0 < 0 ? 0 : y0, bottom = lp_min(y0 + l->kernel_y, in->height);
+    for (int64_t j = 0; j < n; j++)
+        out[j] = out[j] > a[j] ? out[j] : a[j];
+}
+
+LP_INLINE void lp_larger_floats(float *restrict out, const float *a, int64_t n)
+{
+    for (int64_t j = 0; j < n; j++)
+        out[j] = out[j] > a[j] ? out[j] : a[j];
+}
+
+/* Of pixels of `line`, for each output pixel; `block` bytes at a time. */
+LP_INLINE void lp_max_across(const lp_tensor *in, const lp_tensor *out, const lp_layer *l, const uint8_t *line, uint8_t *to,
+                             int block)
+{
     for (int64_t x = 0; x < out->width; x++, to += out->pixel) {
         const int64_t x0 = x * l->stride_x - l->pad_x;
         const int64_t left = x0 < 0 ? 0 : x0, right = lp_min(x0 + l->kernel_x, in->width);
-        memcpy(to, from + top * in->row + left * in->pixel, (size_t)(n * in->size));
-        for (int64_t v = top; v < bottom; v++)
-            for (int64_t u = left; u < right; u++) {
-                const uint8_t *const a = from + v * in->row + u * in->pixel;
-                if (in->size == 1) {
-                    for (int64_t c = 0; c < n; c++)
-                        to[c] = to[c] > a[c] ? to[c] : a[c];
-                } else {
-                    float *const t = (float *)to;
-                    const float *const f = (const float *)a;
-                    for (int64_t c = 0; c < n; c++)
-                        t[c] = t[c] > f[c] ? t[c] : f[c];
-                }
-            }
+        for (int64_t c = 0; c < in->pixel; c += block) {
+            uint8_t most[16];
+            memcpy(most, line + left * in->pixel + c, (size_t)block);
+            for (int64_t u = left + 1; u < right; u++)
+                lp_larger_bytes(most, line + u * in->pixel + c, block);
+            memcpy(to + c, most, (size_t)block);
+        }
     }
 }
 
-static void lp_sum_pool_row(const lp_tensor *in, const lp_tensor *out, const lp_layer *l, const uint8_t *from, int64_t y, uint8_t *to,
-                            int32_t *sums)
+/* First the largest of the window's rows, all along the row; then of neighbors in it. */
+static void lp_max_pool_row(const lp_tensor *in, const lp_tensor *out, const lp_layer *l, const uint8_t *from, int64_t y,
+                            uint8_t *to, uint8_t *line)
+{
+    const int64_t y0 = y * l->stride_y - l->pad_y, bytes = in->width * in->pixel;
+    const int64_t top = y0 < 0 ? 0 : y0, bottom = lp_min(y0 + l->kernel_y, in->height);
+    memcpy(line, from + top * in->row, (size_t)bytes);
+    for (int64_t v = top + 1; v < bottom; v++) {
+        if (in->size == 1)
+            lp_larger_bytes(line, from + v * in->row, bytes);
+        else
+            lp_larger_floats((float *)line, (const float *)(from + v * in->row), bytes / 4);
+    }
+    if (in->size == 4) {
+        for (int64_t x = 0; x < out->width; x++, to += out->pixel) {
+            const int64_t x0 = x * l->stride_x - l->pad_x;
+            const int64_t left = x0 < 0 ? 0 : x0, right = lp_min(x0 + l->kernel_x, in->width);
+            memcpy(to, line + left * in->pixel, (size_t)in->pixel);
+            for (int64_t u = left + 1; u < right; u++)
+                lp_larger_floats((float *)to, (const float *)(line + u * in->pixel), in->channels);
+        }
+    } else if (in->pixel % 16 == 0) {
+        lp_max_across(in, out, l, line, to, 16);
+    } else if (in->pixel % 8 == 0) {
+        lp_max_across(in, out, l, line, to, 8);
+    } else {
+        lp_max_across(in, out, l, line, to, LP_CHANNELS);
+    }
+}
+
+static void lp_sum_pool_row(const lp_tensor *in, const lp_tensor *out, const lp_layer *l, const uint8_t *from, int64_t y,
+                            uint8_t *to, int32_t *sums)
 {
     const int64_t y0 = y * l->stride_y - l->pad_y, n = out->channels;
     const int64_t top = y0 < 0 ? 0 : y0, bottom = lp_min(y0 + l->kernel_y, in->height);
@@ -558,9 +635,15 @@ static void lp_rows_task(const void *context, int64_t task, int thread)
         const uint8_t *const from = arena + in->at + image * in->image;
         uint8_t *const to = arena + out->at + image * out->image + y * out->row;
         switch (l->op) {
-        case LP_MAX_POOL: lp_max_pool_row(in, out, l, from, y, to); break;
-        case LP_SUM_POOL: lp_sum_pool_row(in, out, l, from, y, to, s.pool); break;
-        case LP_AFFINE: lp_affine_row(in, out, l, from + y * in->row, to); break;
+        case LP_MAX_POOL:
+            lp_max_pool_row(in, out, l, from, y, to, (uint8_t *)s.pool);
+            break;
+        case LP_SUM_POOL:
+            lp_sum_pool_row(in, out, l, from, y, to, s.pool);
+            break;
+        case LP_AFFINE:
+            lp_affine_row(in, out, l, from + y * in->row, to);
+            break;
         case LP_ADD: {
             const lp_tensor *const second = &job->net->tensors[l->second];
             lp_add_row(in, second, out, l, from + y * in->row, arena + second->at + image * second->image + y * second->row, to);
@@ -601,8 +684,8 @@ static void lp_take_images(const lp_tensor *t, const float *x, int64_t images, u
         }
 }
 
-static void lp_run_images(const lp_network *net, const float *x, int64_t images, float *y, uint8_t *arena, uint8_t *const *scratch,
-                          int threads)
+static void lp_run_images(const lp_network *net, const float *x, int64_t images, float *y, uint8_t *arena,
+                          uint8_t *const *scratch, int threads)
 {
     const lp_place at = {arena, scratch, images, threads};
     const lp_tensor *const out = &net->tensors[net->output];
@@ -627,18 +710,19 @@ static void lp_run_task(const void *context, int64_t task, int thread)
     const lp_tensor *const in = &job->net->tensors[0];
     const int64_t image = (int64_t)in->height * in->width * in->channels, outputs = job->net->tensors[job->net->output].channels;
     const int64_t first = job->n * task / job->tasks, last = job->n * (task + 1) / job->tasks;
-    lp_run_images(job->net, job->x + first * image, last - first, job->y + first * outputs, job->arenas[thread], job->scratch + thread,
-                  1);
+    lp_run_images(job->net, job->x + first * image, last - first, job->y + first * outputs, job->arenas[thread],
+                  job->scratch + thread, 1);
 }
 
-static void lp_network_run(const lp_network *net, const float *x, int64_t n, float *y, uint8_t *const *arenas, uint8_t *const *scratch,
-                           int threads)
+static void lp_network_run(const lp_network *net, const float *x, int64_t n, float *y, uint8_t *const *arenas,
+                           uint8_t *const *scratch, int threads)
 {
     if (n < threads) { /* threads share every layer */
         const lp_tensor *const in = &net->tensors[0];
         const int64_t image = (int64_t)in->height * in->width * in->channels, outputs = net->tensors[net->output].channels;
         for (int64_t first = 0; first < n; first += net->chunk)
-            lp_run_images(net, x + first * image, lp_min(net->chunk, n - first), y + first * outputs, arenas[0], scratch, threads);
+            lp_run_images(net, x + first * image, lp_min(net->chunk, n - first), y + first * outputs, arenas[0], scratch,
+                          threads);
         return;
     }
     /* Whole images for each thread, which then wait for nobody: chunks, as many for everyone as far as possible. */
@@ -754,5 +838,5 @@ static int lp_gemm_run(const lp_gemm *job, uint8_t *const *scratch, int threads)
 #define LP_NAME_OF(x) LP_QUOTE(x)
 #define LP_JOIN(a, b) a##b
 #define LP_NETWORK_TABLE(isa) LP_JOIN(lp_network_, isa)
-const lp_network_isa LP_NETWORK_TABLE(LP_NETWORK_ISA) = {LP_NAME_OF(LP_NETWORK_ISA), LP_GEMM_KERNELS, lp_network_run, lp_network_layer,
-                                                         lp_gemm_run};
+const lp_network_isa LP_NETWORK_TABLE(LP_NETWORK_ISA) = {LP_NAME_OF(LP_NETWORK_ISA), LP_GEMM_KERNELS, lp_network_run,
+                                                         lp_network_layer, lp_gemm_run};
