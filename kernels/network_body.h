@@ -506,22 +506,36 @@ LP_INLINE void lp_larger_floats(float *restrict out, const float *a, int64_t n)
         out[j] = out[j] > a[j] ? out[j] : a[j];
 }
 
-/* Of pixels of `line`, for each output pixel; `block` bytes at a time. */
-LP_INLINE void lp_max_across(const lp_tensor *in, const lp_tensor *out, const lp_layer *l, const uint8_t *line, uint8_t *to,
-                             int block)
-{
-    for (int64_t x = 0; x < out->width; x++, to += out->pixel) {
-        const int64_t x0 = x * l->stride_x - l->pad_x;
-        const int64_t left = x0 < 0 ? 0 : x0, right = lp_min(x0 + l->kernel_x, in->width);
-        for (int64_t c = 0; c < in->pixel; c += block) {
-            uint8_t most[16];
-            memcpy(most, line + left * in->pixel + c, (size_t)block);
-            for (int64_t u = left + 1; u < right; u++)
-                lp_larger_bytes(most, line + u * in->pixel + c, block);
-            memcpy(to + c, most, (size_t)block);
-        }
+typedef uint8_t lp_codes_16 __attribute__((vector_size(16)));
+typedef uint8_t lp_codes_8 __attribute__((vector_size(8)));
+typedef uint8_t lp_codes_4 __attribute__((vector_size(4)));
+
+/* The largest of neighbors in `line`, for each output pixel, a vector of `type` at a time. */
+#define LP_MAX_ACROSS(type) \
+    static void lp_max_across_##type(const lp_tensor *in, const lp_tensor *out, const lp_layer *l, const uint8_t *line, \
+                                     uint8_t *to) \
+    { \
+        const int64_t pixel = in->pixel; \
+        for (int64_t x = 0; x < out->width; x++, to += out->pixel) { \
+            const int64_t x0 = x * l->stride_x - l->pad_x; \
+            const uint8_t *const left = line + (x0 < 0 ? 0 : x0) * pixel, *const right = \
+                                                                              line + \
+                                                                              lp_min(x0 + l->kernel_x, in->width) * pixel; \
+            for (int64_t c = 0; c < pixel; c += (int64_t)sizeof(type)) { \
+                type most, next; \
+                memcpy(&most, left + c, sizeof most); \
+                for (const uint8_t *a = left + pixel + c; a < right; a += pixel) { \
+                    memcpy(&next, a, sizeof next); \
+                    const type larger = (type)(most > next); \
+                    most = (most & larger) | (next & ~larger); \
+                } \
+                memcpy(to + c, &most, sizeof most); \
+            } \
+        } \
     }
-}
+LP_MAX_ACROSS(lp_codes_16)
+LP_MAX_ACROSS(lp_codes_8)
+LP_MAX_ACROSS(lp_codes_4)
 
 /* First the largest of the window's rows, all along the row; then of neighbors in it. */
 static void lp_max_pool_row(const lp_tensor *in, const lp_tensor *out, const lp_layer *l, const uint8_t *from, int64_t y,
@@ -545,11 +559,11 @@ static void lp_max_pool_row(const lp_tensor *in, const lp_tensor *out, const lp_
                 lp_larger_floats((float *)to, (const float *)(line + u * in->pixel), in->channels);
         }
     } else if (in->pixel % 16 == 0) {
-        lp_max_across(in, out, l, line, to, 16);
+        lp_max_across_lp_codes_16(in, out, l, line, to);
     } else if (in->pixel % 8 == 0) {
-        lp_max_across(in, out, l, line, to, 8);
+        lp_max_across_lp_codes_8(in, out, l, line, to);
     } else {
-        lp_max_across(in, out, l, line, to, LP_CHANNELS);
+        lp_max_across_lp_codes_4(in, out, l, line, to);
     }
 }
 
