@@ -241,8 +241,9 @@ def convert(
         In [1, 8], or 32 for float32.
     widen : float
         Every convolution and linear layer but the last gets ``round(widen * channels)`` channels, halves to even. Unless it is
-        1, all weights are drawn anew, as PyTorch draws them. With 1 they are copied; weights that are small on the range [-1,
-        1] then round to zero, see `lowprec.wrpn.zero_fraction` and `lowprec.wrpn.spread_weights`.
+        1, all weights are drawn anew, as PyTorch draws them. With 1 they are copied. Either way weights that are small on the
+        range [-1, 1] round to zero, of 2 bits nearly all that PyTorch draws: see `lowprec.wrpn.zero_fractions`, and
+        `lowprec.wrpn.spread_weights`, which can be called on what comes out.
     keep : collection of str, optional
         Names of the layers that keep float32 weights and inputs. By default the first and the last that run.
 

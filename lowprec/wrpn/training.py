@@ -172,7 +172,7 @@ def spread_weights(model: nn.Module) -> None:
     Parameters
     ----------
     model : Module
-        Changed in place, with PyTorch's own generator.
+        A float network, or what `convert` made. Changed in place, with PyTorch's own generator.
     """
     steps = read_graph(trace(model))
     before = {step.inputs[0] for step in steps if step.kind == "batch_norm"}
