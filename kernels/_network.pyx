@@ -305,7 +305,7 @@ cdef class Program:
         step.limit = 0 if layer.bits is None else 2**layer.bits - 1
         step.groups = 1
         if layer.op == "conv":
-            self._make_conv(l, layer)
+            self._make_conv(step, layer)
             step.second_scale = layer.residual_scale or 0
         elif layer.op == "add":
             step.scale = self._floats(layer.scale[:1], 1, out.channels)
