@@ -1,4 +1,4 @@
-"""The documentation: the tutorial runs as it stands, and the site is built without a warning and shows what the package has."""
+"""The documentation: its examples run, and the site is built without a warning and shows what the package has."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ def test_the_tutorial_runs(tmp_path):
     assert printed.rstrip().endswith("the same answers: True")
     objective = {name: float(value) for name, value in re.findall(r"^(\S+ \S+): objective (\S+)$", printed, re.M)}
     assert objective["D8M8 svrg"] < objective["D32fM32f sgd"] < objective["D8M8 sgd"]
+
+
+def test_the_page_on_networks_runs(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    printed = examples.run("\n".join(examples.blocks(DOCS / "wrpn.md")), tmp_path)
+    assert "0.4897" in printed  # the compute cost of AlexNet
+    assert "[[ 4 -1]]" in printed  # the product by itself
 
 
 # ---- the site ----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from lowprec.cli.wrpn_train import train_command
 
 @click.group()
 def wrpn() -> None:
-    """Networks of few bits made wider (WRPN): the paper's tables, and what a network becomes."""
+    """Wide networks of few bits (WRPN): costs, training, use, speed."""
 
 
 def _show(shown: Sequence[Any], widest: int = 100) -> Any:

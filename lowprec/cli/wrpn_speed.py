@@ -16,7 +16,8 @@ from lowprec.cli.shared import progress_bar, say_written
 @click.option("--batch", "batches", metavar="N,...", help="Images at a time. [default: 1,64]")
 @click.option("--threads", type=int, help="[default: as many as this process may use]")
 @click.option(
-    "--isa", default="avx2", show_default=True, help="What torch may use: avx2, as our kernels do, or native: what it likes."
+    "--isa", default="avx2", show_default=True, metavar="[avx2|native]",
+    help="What torch may use: avx2, as our kernels do, or native: what it likes.",
 )
 @click.option("--quick", is_flag=True, help="A few seconds.")
 @click.option(

@@ -9,7 +9,7 @@ Stability of Numerical Algorithms", Section 3.1); every other operation adds a f
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -94,7 +94,7 @@ class Comparison:
     images: int
     same_classes: int
     same_codes: int
-    classes: np.ndarray
+    classes: np.ndarray = field(repr=False)
     differences: list[Difference]
 
 
