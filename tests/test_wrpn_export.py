@@ -212,6 +212,29 @@ def test_float_networks_are_exported_too(rng):
     assert check_layers(model, network, images(rng, 2, shape)) == 12
 
 
+class Functional(nn.Module):
+    """Pools that are functions, and a convolution whose residual is what it reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.inner, self.last = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4 * 4, 3)
+
+    def forward(self, x):
+        f = nn.functional
+        y = f.max_pool2d(f.relu(self.first(x)), 2)
+        return self.last(f.avg_pool2d(f.relu(self.inner(y) + y), 2).flatten(1))
+
+
+def test_pools_as_functions_and_a_residual_that_is_the_input(rng):
+    model, shape = convert(Functional(), 4, 4).eval(), (1, 10, 10)
+    network = export(model, shape)
+    assert [layer.kernel for layer in network.layers if "pool" in layer.op] == [(2, 2), (2, 2)]
+    (inner,) = (layer for layer in network.layers if layer.name == "inner")
+    assert inner.inputs[0] == inner.inputs[1]
+    assert compare(model, network, images(rng, 20, shape), every_code=True).same_classes == 20
+    assert check_layers(model, network, images(rng, 2, shape)) == 1
+
+
 def test_what_is_folded(rng):
     """Nothing is left of batch normalization, ReLU, rounding and sums behind a convolution that one layer alone reads."""
     model, shape = make("resnet-20", 4, 4)

@@ -203,6 +203,14 @@ def test_gradients_go_straight_through_inside_the_range(rng, torch, bits):
         assert np.array_equal(t.grad.numpy(), expected)
 
 
+@pytest.mark.parametrize("bits", [1, 4])
+def test_float64_stays_float64(torch, bits):
+    from lowprec.wrpn import modules
+
+    w = torch.tensor([[0.25, -0.75]], dtype=torch.float64)
+    assert modules.quantize_weights(w, bits).dtype == torch.float64
+
+
 def test_32_bits_change_nothing(torch):
     from lowprec.wrpn import modules
 

@@ -56,6 +56,8 @@ _POOLS = {
     nn.functional.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
 }
 _QUANTIZED = (QuantizedConv2d, QuantizedLinear, QuantizedReLU)
+# What changes its first input. (Not +=, which torch.fx takes for a +.)
+_IN_PLACE = (torch.relu_, "relu_", "add_")
 _METHODS = {"relu": "relu", "relu_": "relu", "add": "add", "add_": "add", "flatten": "flatten"}
 _SUPPORTED = "Conv2d, Linear, BatchNorm, ReLU, +, cat, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d(1), flatten, Dropout and Identity"
 
@@ -118,6 +120,8 @@ def trace(model: nn.Module) -> fx.GraphModule:
         if node.op == "call_function" and node.target in _POOLS:
             given = dict(node.normalized_arguments(traced, normalize_to_only_use_kwargs=True).kwargs)
             source = given.pop("input")
+            if not given.get("stride", True):  # the function's default, an empty list, means the kernel's size
+                del given["stride"]
             name = _free_name(traced, node.name)
             traced.add_submodule(name, _POOLS[node.target](**given))
             _put_in_place(traced.graph, node, name, source)
@@ -150,9 +154,15 @@ def read_graph(graph: fx.GraphModule) -> list[Step]:
     ValueError
         For what is not supported; the message names the layer.
     """
-    steps, seen = [], set()
+    steps, seen, changed = [], set(), {}
     for node in graph.graph.nodes:
         step = _step(graph, node)
+        for source in step.inputs:
+            if source in changed:
+                rule = f"must not change in place what {step.name} reads later"
+                raise checks.wrong_value(f"layer {changed[source]}", rule, source.name)
+        if step.inputs and _is_in_place(step):
+            changed[step.inputs[0]] = step.name
         if step.kind in (*LAYERS, "batch_norm"):
             if node.target in seen:
                 raise checks.wrong_value(f"layer {node.target}", "has weights, so it must be called once", "a second call")
@@ -161,6 +171,13 @@ def read_graph(graph: fx.GraphModule) -> list[Step]:
     if sum(step.kind == "input" for step in steps) != 1:
         raise checks.wrong_value("model", "must have one input", f"{sum(step.kind == 'input' for step in steps)}")
     return steps
+
+
+def _is_in_place(step: Step) -> bool:
+    if step.module is not None:
+        return bool(getattr(step.module, "inplace", False))
+    node = step.node
+    return node.target in _IN_PLACE or (step.kind == "relu" and (True in node.args or node.kwargs.get("inplace", False)))
 
 
 def _step(graph: fx.GraphModule, node: fx.Node) -> Step:
@@ -185,7 +202,7 @@ def _step(graph: fx.GraphModule, node: fx.Node) -> Step:
         if len(inputs) != 2 or node.kwargs:
             raise _unsupported(node, module, "of two results of layers, and nothing else")
     elif kind == "concat":
-        inputs = list(node.args[0])
+        inputs = list(node.args[0] if node.args else node.kwargs["tensors"])
         if (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) != 1:
             raise _unsupported(node, module, "along the channels, dim=1")
     elif kind == "flatten":
@@ -276,6 +293,10 @@ def convert(
     for step in steps:
         if isinstance(step.module, _QUANTIZED):
             raise checks.wrong_value("model", "must be a float network", f"{step.name}, which is quantized already")
+        if step.kind in LAYERS and not isinstance(step.module.weight, nn.Parameter):
+            raise _unsupported(step.node, step.module, "if its weight is a parameter, without a parametrization")
+    if not any(step.kind in LAYERS for step in steps):
+        raise checks.wrong_value("model", "must have a convolution or a linear layer", type(model).__name__)
     inner = inner_layers(steps, keep)
     if widen != 1:
         _widen(graph, steps, widen)

@@ -157,8 +157,11 @@ class IntegerNetwork:
         name = checks.check_choice("name", name, [layer.name for layer in self.layers if layer.op == "conv"])
         layer = next(layer for layer in self.layers if layer.name == name)
         given = [self._fed(layer, codes)]
-        # a residual is no part of the sums
-        given += [np.zeros((len(codes), *self.shapes[other][:3]), _dtype(self.shapes[other])) for other in layer.inputs[1:]]
+        # A residual is no part of the sums, unless it is what the layer reads.
+        given += [
+            given[0] if other == layer.inputs[0] else np.zeros((len(codes), *self.shapes[other][:3]), _dtype(self.shapes[other]))
+            for other in layer.inputs[1:]
+        ]
         return self._program.run_layer(name, given)[0]
 
     def _fed(self, layer: Layer, a: Any) -> np.ndarray:

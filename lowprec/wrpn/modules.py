@@ -45,7 +45,7 @@ class _SignWeights(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, w: Tensor) -> Tensor:
         # The same function as everywhere else, so that no other order of summation gives another last bit.
-        scale = torch.from_numpy(weight_scale(w.detach().cpu().numpy())).to(w.device).reshape(-1, *[1] * (w.dim() - 1))
+        scale = torch.from_numpy(weight_scale(w.detach().cpu().numpy())).to(w).reshape(-1, *[1] * (w.dim() - 1))
         ctx.save_for_backward(w, scale)
         return torch.where(w >= 0, scale, -scale)
 
