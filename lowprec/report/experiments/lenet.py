@@ -216,7 +216,8 @@ def tables(results: dict[str, Any]) -> list[Table]:
             bits = "float32" if row["bits"] is None else f"{row['bits']} bits"
             table.add(bits, _percent(row["test_error"]), *least_most, _percent(row["paper_test_error"]))
         what = "Fig 7b" if name in _THEIRS else "it has MNIST and CIFAR-10"
-        table.notes.append(f"D{o['data_bits']}Mx, the mean of {o['runs']} runs. The paper: {what}.")
+        of = "one run" if o["runs"] == 1 else f"the mean of {o['runs']} runs"
+        table.notes.append(f"D{o['data_bits']}Mx, {of}. The paper: {what}.")
         made.append(table)
     chosen = choices(
         [
