@@ -142,6 +142,14 @@ def test_batches_and_threads_change_no_bit(network, rng):
     np.testing.assert_array_equal(network.predict(x), expected.argmax(axis=1))
 
 
+def test_images_may_lie_anyhow(network, images):
+    expected = network(images)
+    odd = np.frombuffer(b"!" + images.tobytes(), np.uint8)[1:].view(f32).reshape(images.shape)
+    assert not odd.flags.aligned
+    for x in (odd, np.asfortranarray(images), np.repeat(images, 2, axis=0)[::2], images[::-1].copy()[::-1]):
+        np.testing.assert_array_equal(network(x), expected)
+
+
 def test_looking_inside(network, images):
     assert list(network.tensors(images)) == list(network.shapes)
     np.testing.assert_array_equal(network.tensors(images)["input"], images.transpose(0, 2, 3, 1))

@@ -120,7 +120,7 @@ class IntegerNetwork:
             raise checks.wrong_value("x", f"must have shape (N, {shape}), N at least 1", f"shape {x.shape}")
         if not np.isfinite(x).all():
             raise checks.wrong_value("x", "every value must be finite", f"{x[~np.isfinite(x)][0]}")
-        return np.ascontiguousarray(x)
+        return np.require(x, requirements=("C", "ALIGNED"))
 
     # ---- looking inside ------------------------------------------------------------------------------------
 
