@@ -243,8 +243,14 @@ LP_INLINE void fours_tile(const uint8_t *const *rows, const int64_t *offsets, in
 #define START(I) r##I.s0 = r##I.s1 = _mm256_setzero_si256();
 #define FLUSH(I) fours_flush(&r##I, c + I * PAIRS_COLUMNS);
 #define SEGMENT(I) r##I.a = rows[I] + offsets[s];
-#define STEP(I) fours_row(&r##I, at, u, v);
-#define NEXT(I) fours_row(&r##I, at + 8, u, v);
+#define STEP(I, NEXT) fours_row(&r##I, at + 8 * NEXT, u, v);
+#define STEP_0(I) STEP(I, 0)
+#define STEP_1(I) STEP(I, 1)
+#define STEP_2(I) STEP(I, 2)
+#define STEP_3(I) STEP(I, 3)
+#define WEIGHTS(NEXT) \
+    const uint8_t *const here = w + NEXT * PAIRS_STEP; \
+    const __m256i u[2] = {load(here), load(here + 32)}, v[2] = {load(here + 64), load(here + 96)};
     EACH_ROW(LESS)
     EACH_ROW(START)
     for (int64_t s = 0; s < segments; s++) {
@@ -252,21 +258,27 @@ LP_INLINE void fours_tile(const uint8_t *const *rows, const int64_t *offsets, in
         for (int64_t at = 0; at < 8 * steps;) {
             const int64_t some = steps - at / 8 < left ? steps - at / 8 : left, stop = at + 8 * some;
             left -= some;
-            for (; at < stop - 8; at += 16, w += 2 * PAIRS_STEP) {
+            for (; at <= stop - 32; at += 32, w += 4 * PAIRS_STEP) {
                 {
-                    const __m256i u[2] = {load(w), load(w + 32)}, v[2] = {load(w + 64), load(w + 96)};
-                    EACH_ROW(STEP)
+                    WEIGHTS(0)
+                    EACH_ROW(STEP_0)
                 }
                 {
-                    const __m256i u[2] = {load(w + 128), load(w + 160)}, v[2] = {load(w + 192), load(w + 224)};
-                    EACH_ROW(NEXT)
+                    WEIGHTS(1)
+                    EACH_ROW(STEP_1)
+                }
+                {
+                    WEIGHTS(2)
+                    EACH_ROW(STEP_2)
+                }
+                {
+                    WEIGHTS(3)
+                    EACH_ROW(STEP_3)
                 }
             }
-            if (at < stop) {
-                const __m256i u[2] = {load(w), load(w + 32)}, v[2] = {load(w + 64), load(w + 96)};
-                EACH_ROW(STEP)
-                at += 8;
-                w += PAIRS_STEP;
+            for (; at < stop; at += 8, w += PAIRS_STEP) {
+                WEIGHTS(0)
+                EACH_ROW(STEP_0)
             }
             if (left == 0) {
                 EACH_ROW(FLUSH)
@@ -282,7 +294,11 @@ LP_INLINE void fours_tile(const uint8_t *const *rows, const int64_t *offsets, in
 #undef FLUSH
 #undef SEGMENT
 #undef STEP
-#undef NEXT
+#undef STEP_0
+#undef STEP_1
+#undef STEP_2
+#undef STEP_3
+#undef WEIGHTS
 }
 
 LP_INLINE void fours(const uint8_t *const *rows, const int64_t *offsets, int64_t segments, int64_t steps, const void *panel,

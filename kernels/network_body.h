@@ -372,6 +372,9 @@ static void lp_multiply(const lp_product *p, int64_t first, int64_t last, int64_
                 uint8_t *const sums = (uint8_t *)s.sums + (pieces.count > 1 ? 4 * i * k->columns : 0);
                 for (int r = 0; r < n_rows; r++)
                     rows[r] = p->base + s.from[i + r] + start * unit;
+                if (last_piece) /* what lp_finish writes to comes nearer meanwhile */
+                    for (int r = 0; r < n_rows; r++)
+                        __builtin_prefetch(p->out + s.to[i + r] + panel * k->columns * (p->codes ? 1 : 4), 1);
                 if (k->excess && piece == 0)
                     lp_start_sums(sums, s.excess + i, n_rows, k->columns);
                 k->tile(rows, p->offsets + segment, segments, steps, weights, sums, n_rows, piece > 0 || k->excess);
