@@ -21,7 +21,7 @@ cdef extern from "network.h" nogil:
     int LP_CONV, LP_MAX_POOL, LP_SUM_POOL, LP_AFFINE, LP_ADD, LP_CONCAT
 
     ctypedef struct lp_gemm_kernel:
-        int32_t activation_bits, weight_bits, rows, columns, group, least_outputs, unit, packed_step, panel_step
+        int32_t activation_bits, weight_bits, rows, columns, group, least_outputs, least_numbers, unit, packed_step, panel_step
         void (*pack)(const void *w, int64_t stride, int64_t n, int64_t numbers, void *out) noexcept nogil
 
     ctypedef struct lp_tensor:
@@ -93,12 +93,13 @@ cdef const lp_network_isa *_isa(name) except NULL:
 
 
 cdef const lp_gemm_kernel *_find(const lp_network_isa *isa, int activation_bits, int weight_bits, int64_t outputs,
-                                 int64_t segment) except NULL:
-    """The kernel for so many bits, or the next larger one; for so many outputs, and whole groups in a segment (if it is not 0)."""
+                                 int64_t numbers, int64_t segment) except NULL:
+    """The kernel for so many bits, or the next larger one; for so many outputs and numbers of a row, in segments
+    of so many (0: they are filled up to whole groups)."""
     cdef int a = _width(activation_bits), w = _width(weight_bits), k
     for k in range(isa.n_kernels):
         if (isa.kernels[k].activation_bits == a and isa.kernels[k].weight_bits == w and outputs >= isa.kernels[k].least_outputs
-                and segment % isa.kernels[k].group == 0):
+                and numbers >= isa.kernels[k].least_numbers and segment % isa.kernels[k].group == 0):
             return &isa.kernels[k]
     raise ValueError(f"no kernel for {activation_bits} x {weight_bits} bits")
 
@@ -151,7 +152,7 @@ cdef class Packed:
     activation_bits, weight_bits : int
     isa : str, optional
     kernel : int, optional
-        Which of `kernels` is to be used; by default the one for so many outputs.
+        Which of `kernels` is to be used; by default the one for such a matrix.
     """
     cdef const lp_network_isa *isa
     cdef const lp_gemm_kernel *kernel
@@ -167,7 +168,7 @@ cdef class Packed:
             raise TypeError("weights: expected a contiguous matrix of int8, or float32 with 32 bits")
         self.outputs, self.numbers = weights.shape[0], weights.shape[1]
         if kernel is None:
-            self.kernel = _find(self.isa, activation_bits, weight_bits, self.outputs, 0)
+            self.kernel = _find(self.isa, activation_bits, weight_bits, self.outputs, self.numbers, 0)
         else:
             if kernels(isa)[kernel][:2] != (_width(activation_bits), _width(weight_bits)):
                 raise ValueError(f"kernel: {kernel} is not for {activation_bits} x {weight_bits} bits")
@@ -345,7 +346,7 @@ cdef class Program:
         outputs, height, width, channels = weights.shape
         room = -(-channels // LP_CHANNELS) * LP_CHANNELS if codes else channels
         l.kernel = _find(self.isa, self.code_bits[layer.inputs[0]] if codes else 32, bits if codes else 32, outputs // groups,
-                         width * room if groups == 1 else room)
+                         height * width * room, width * room if groups == 1 else room)
         if room != channels:
             # What they meet is zero; 1 is a weight of every width.
             weights = np.pad(weights, ((0, 0), (0, 0), (0, 0), (0, room - channels)), constant_values=1)

@@ -3,7 +3,7 @@
  * C = A W^T. A: rows of unsigned activation codes, in [0, 2^a - 1]. W: rows of signed weight codes, one row an output: 1 bit: -1 or 1;
  * more: symmetric, +-(2^(w-1) - 1). Sums are exact int32 (lp_gemm_depth says how deep). One kernel for each pair of bits in
  * {1, 2, 4, 8}^2, and one for float32 x float32, in one table for each ISA; the table has no holes. Where a pair has several, the first that
- * takes so many outputs and such segments is meant.
+ * takes so many outputs and numbers, and segments of whole groups, is meant.
  *
  * A kernel works on tiles of `rows` x `columns` sums. The numbers of a row come in groups, one a step:
  *   codes (bytes, as networks hold them)  --prepare-->  a `unit` of bytes for each group            cheap, done on the fly
@@ -16,16 +16,21 @@
 
 #include <stdint.h>
 
-enum { LP_GEMM_ROWS = 16, LP_GEMM_COLUMNS = 64, LP_GEMM_PAIRS = 17, LP_GEMM_AVX2 = 20 }; /* the largest tile; 16 pairs and float; these and what AVX2 has twice */
+enum {
+    LP_GEMM_ROWS = 16,
+    LP_GEMM_COLUMNS = 64,
+    LP_GEMM_PAIRS = 17,
+    LP_GEMM_AVX2 = 20
+}; /* the largest tile; 16 pairs and float; these and what AVX2 has twice */
 
 typedef struct lp_gemm_kernel {
     int32_t activation_bits, weight_bits; /* 1, 2, 4, 8; 32 for both: float32 */
     int32_t rows, columns;                /* of a tile: MR <= LP_GEMM_ROWS, NR <= LP_GEMM_COLUMNS */
     int32_t group;                        /* numbers of a row that a step takes: 1, 4 or 8 */
-    int32_t least_outputs;                /* fewer do not pay */
+    int32_t least_outputs, least_numbers; /* of a row; with fewer it does not pay */
     int32_t unit;                         /* bytes of a prepared group; 0: rows are used as they are (group bytes, or a float) */
     int32_t packed_step,
-        panel_step; /* bytes of one step of a panel, packed and unpacked; the latter 0: the packed panel is used */
+        panel_step;     /* bytes of one step of a panel, packed and unpacked; the latter 0: the packed panel is used */
     int32_t panel_head; /* bytes before the first step of an unpacked panel */
     /* groups * group codes -> groups * unit bytes. NULL where unit is 0. */
     void (*prepare)(const uint8_t *codes, int64_t groups, void *out);

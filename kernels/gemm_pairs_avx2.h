@@ -20,7 +20,7 @@
  * Safe: with m = 2^a - 1, a product is in [-14 (m + 14), m (m + 14)] and a lane gets two of them a step: 36 steps for m = 15 (31,320), 64 for
  * less. Then it is added to the int32 sums in c. */
 
-enum { PAIRS_ROWS = 4, PAIRS_COLUMNS = 16, PAIRS_STEP = 128, PAIRS_HEAD = 64, LEAST_OUTPUTS = 64 };
+enum { PAIRS_ROWS = 4, PAIRS_COLUMNS = 16, PAIRS_STEP = 128, PAIRS_HEAD = 64 };
 
 /* The sum of eight numbers. */
 LP_INLINE uint32_t pairs_total(__m256i x)
@@ -153,6 +153,8 @@ static void words(TILE_ARGUMENTS)
 
 /* ---------------------------------------------------------------- bytes */
 
+enum { FOURS_LEAST_OUTPUTS = 128, FOURS_LEAST_NUMBERS = 768 }; /* as measured beside gemm_multiply_avx2.h on Zen 4 */
+
 /* a1 (a2 - 7) and 7 a2: int16 lanes get at most 240 a time, either way. */
 static uint32_t fours_excess(const uint8_t *row, const int64_t *offsets, int64_t segments, int64_t steps)
 {
@@ -207,23 +209,22 @@ static void fours_unpack(const void *packed, int64_t steps, void *panel)
 LP_INLINE void fours_row(row *r, int64_t at, const __m256i u[2], const __m256i v[2])
 {
     __m256i t, q, x, y;
-    __asm__(
-        "vpbroadcastd %[a1], %[t]\n\t"
-        "vpbroadcastd %[a2], %[q]\n\t"
-        "vpaddb %[u0], %[t], %[x]\n\t"
-        "vpaddb %[v0], %[q], %[y]\n\t"
-        "vpaddb %[u1], %[t], %[t]\n\t"
-        "vpaddb %[v1], %[q], %[q]\n\t"
-        "vpmaddubsw %[y], %[x], %[x]\n\t"
-        "vpmaddubsw %[q], %[t], %[t]\n\t"
-        "vpaddw %[x], %[s0], %[s0]\n\t"
-        "vpaddw %[t], %[s1], %[s1]"
-        : ROW_SUMS(r), [t] "=&x"(t), [q] "=&x"(q), [x] "=&x"(x), [y] "=&x"(y)
-        : [u0] "x"(u[0]), [u1] "x"(u[1]), [v0] "x"(v[0]), [v1] "x"(v[1]), [a1] "m"(*(const uint32_t *)(const void *)(r->a + at)),
-          [a2] "m"(*(const uint32_t *)(const void *)(r->a + at + 4)));
+    __asm__("vpbroadcastd %[a1], %[t]\n\t"
+            "vpbroadcastd %[a2], %[q]\n\t"
+            "vpaddb %[u0], %[t], %[x]\n\t"
+            "vpaddb %[v0], %[q], %[y]\n\t"
+            "vpaddb %[u1], %[t], %[t]\n\t"
+            "vpaddb %[v1], %[q], %[q]\n\t"
+            "vpmaddubsw %[y], %[x], %[x]\n\t"
+            "vpmaddubsw %[q], %[t], %[t]\n\t"
+            "vpaddw %[x], %[s0], %[s0]\n\t"
+            "vpaddw %[t], %[s1], %[s1]"
+            : ROW_SUMS(r), [t] "=&x"(t), [q] "=&x"(q), [x] "=&x"(x), [y] "=&x"(y)
+            : [u0] "x"(u[0]), [u1] "x"(u[1]), [v0] "x"(v[0]), [v1] "x"(v[1]),
+              [a1] "m"(*(const uint32_t *)(const void *)(r->a + at)), [a2] "m"(*(const uint32_t *)(const void *)(r->a + at + 4)));
 }
 
-/* c += the row's sums less eight numbers of `less` each. */
+/* c += the row's sums. */
 LP_INLINE void fours_flush(const row *r, int32_t *c)
 {
     const __m256i ones = _mm256_set1_epi16(1);

@@ -330,9 +330,10 @@ static lp_pieces lp_pieces_of(const lp_product *p)
 LP_INLINE void lp_start_sums(void *sums, const int32_t *from, int n_rows, int64_t columns)
 {
     const lp_ints zero = {0};
+    lp_ints *to = sums;
     for (int r = 0; r < n_rows; r++)
         for (int64_t j = 0; j < columns; j += 8)
-            ((lp_ints *)sums)[(r * columns + j) / 8] = zero + from[r];
+            *to++ = zero + from[r];
 }
 
 /* Rows [first, last) x panels [first_panel, last_panel). */
@@ -864,6 +865,6 @@ static int lp_gemm_run(const lp_gemm *job, uint8_t *const *scratch, int threads)
 #define LP_NAME_OF(x) LP_QUOTE(x)
 #define LP_JOIN(a, b) a##b
 #define LP_NETWORK_TABLE(isa) LP_JOIN(lp_network_, isa)
-const lp_network_isa LP_NETWORK_TABLE(LP_NETWORK_ISA) = {LP_NAME_OF(LP_NETWORK_ISA), LP_GEMM_KERNELS,
- sizeof(LP_GEMM_KERNELS) / sizeof(lp_gemm_kernel), lp_network_run,
-                                                         lp_network_layer, lp_gemm_run};
+const lp_network_isa LP_NETWORK_TABLE(LP_NETWORK_ISA) = {
+    LP_NAME_OF(LP_NETWORK_ISA), LP_GEMM_KERNELS, sizeof(LP_GEMM_KERNELS) / sizeof(lp_gemm_kernel), lp_network_run,
+    lp_network_layer,           lp_gemm_run};
