@@ -120,7 +120,7 @@ class TestEveryPair:
 
     @pytest.mark.parametrize(("channels", "outputs"), [(12, 37), (12, 130), (104, 130), (152, 130)])
     def test_convolution(self, bits, isa, channels, outputs):
-        """A row of several runs: of a 3 x 3 kernel on a padded image, in whole groups of eight or not; panels in pieces or not."""
+        """A row of runs: of a 3 x 3 kernel on a padded image, in whole groups of eight or not, panels in pieces or not."""
         rng = np.random.default_rng(7)
         image, w = random_codes(rng, (2, 9, 8, channels), bits[0]), random_weights(rng, (outputs, 3, 3, channels), bits[1])
         one = partial(np.ones, dtype=np.float32)
