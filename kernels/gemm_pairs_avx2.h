@@ -123,20 +123,38 @@ LP_INLINE void words_tile(const uint8_t *const *rows, const int64_t *offsets, in
     r##I.s0 = _mm256_sub_epi32(load(c + I * PAIRS_COLUMNS), load(panel)); \
     r##I.s1 = _mm256_sub_epi32(load(c + I * PAIRS_COLUMNS + 8), load((const uint8_t *)panel + 32));
 #define SEGMENT(I) r##I.a = rows[I] + offsets[s];
-#define STEP(I) words_row(&r##I, at, u, v);
+#define STEP_0(I) words_row(&r##I, at, u, v);
+#define STEP_1(I) words_row(&r##I, at + 8, u, v);
+#define WEIGHTS(NEXT) \
+    const uint8_t *const here = w + NEXT * PAIRS_STEP; \
+    const __m256i u[2] = {load(here), load(here + 32)}, v[2] = {load(here + 64), load(here + 96)};
 #define FINISH(I) store(c + I * PAIRS_COLUMNS, r##I.s0), store(c + I * PAIRS_COLUMNS + 8, r##I.s1);
     EACH_ROW(START)
     for (int64_t s = 0; s < segments; s++) {
         EACH_ROW(SEGMENT)
-        for (int64_t at = 0; at < 8 * steps; at += 8, w += PAIRS_STEP) {
-            const __m256i u[2] = {load(w), load(w + 32)}, v[2] = {load(w + 64), load(w + 96)};
-            EACH_ROW(STEP)
+        int64_t at = 0;
+        for (; at <= 8 * steps - 16; at += 16, w += 2 * PAIRS_STEP) {
+            {
+                WEIGHTS(0)
+                EACH_ROW(STEP_0)
+            }
+            {
+                WEIGHTS(1)
+                EACH_ROW(STEP_1)
+            }
+        }
+        if (at < 8 * steps) {
+            WEIGHTS(0)
+            EACH_ROW(STEP_0)
+            w += PAIRS_STEP;
         }
     }
     EACH_ROW(FINISH)
 #undef START
 #undef SEGMENT
-#undef STEP
+#undef STEP_0
+#undef STEP_1
+#undef WEIGHTS
 #undef FINISH
 }
 
