@@ -17,11 +17,11 @@ cnp.import_array()
 
 
 cdef extern from "network.h" nogil:
-    int LP_GEMM_PAIRS, LP_GEMM_COLUMNS, LP_CHANNELS, LP_SLACK, LP_GEMM_ROWS
+    int LP_GEMM_COLUMNS, LP_CHANNELS, LP_SLACK, LP_GEMM_ROWS
     int LP_CONV, LP_MAX_POOL, LP_SUM_POOL, LP_AFFINE, LP_ADD, LP_CONCAT
 
     ctypedef struct lp_gemm_kernel:
-        int32_t activation_bits, weight_bits, rows, columns, group, unit, packed_step, panel_step
+        int32_t activation_bits, weight_bits, rows, columns, group, least_outputs, least_numbers, unit, packed_step, panel_step
         void (*pack)(const void *w, int64_t stride, int64_t n, int64_t numbers, void *out) noexcept nogil
 
     ctypedef struct lp_tensor:
@@ -55,6 +55,7 @@ cdef extern from "network.h" nogil:
     ctypedef struct lp_network_isa:
         const char *name
         const lp_gemm_kernel *kernels
+        int32_t n_kernels
         void (*run)(const lp_network *, const float *, int64_t, float *, uint8_t *const *, uint8_t *const *, int) noexcept nogil
         void (*layer)(const lp_network *, int, int64_t, uint8_t *, uint8_t *, void *) noexcept nogil
         int (*gemm)(const lp_gemm *, uint8_t *const *, int) noexcept nogil
@@ -91,11 +92,14 @@ cdef const lp_network_isa *_isa(name) except NULL:
     return table
 
 
-cdef const lp_gemm_kernel *_find(const lp_network_isa *isa, int activation_bits, int weight_bits) except NULL:
-    """The kernel for so many bits, or the next larger one."""
+cdef const lp_gemm_kernel *_find(const lp_network_isa *isa, int activation_bits, int weight_bits, int64_t outputs,
+                                 int64_t numbers, int64_t segment) except NULL:
+    """The kernel for so many bits, or the next larger one; for so many outputs and numbers of a row, in segments
+    of so many (0: they are filled up to whole groups)."""
     cdef int a = _width(activation_bits), w = _width(weight_bits), k
-    for k in range(LP_GEMM_PAIRS):
-        if isa.kernels[k].activation_bits == a and isa.kernels[k].weight_bits == w:
+    for k in range(isa.n_kernels):
+        if (isa.kernels[k].activation_bits == a and isa.kernels[k].weight_bits == w and outputs >= isa.kernels[k].least_outputs
+                and numbers >= isa.kernels[k].least_numbers and segment % isa.kernels[k].group == 0):
             return &isa.kernels[k]
     raise ValueError(f"no kernel for {activation_bits} x {weight_bits} bits")
 
@@ -133,7 +137,7 @@ def kernels(isa=None):
     """(activation bits, weight bits, rows and columns of a tile) of every kernel of an ISA; 32 bits are float32."""
     cdef const lp_network_isa *table = _isa(isa)
     return [(table.kernels[k].activation_bits, table.kernels[k].weight_bits, table.kernels[k].rows, table.kernels[k].columns)
-            for k in range(LP_GEMM_PAIRS)]
+            for k in range(table.n_kernels)]
 
 
 # ---- a product by itself -----------------------------------------------------------------------------------------------
@@ -147,21 +151,28 @@ cdef class Packed:
         Codes of weight_bits; float32 with 32 bits.
     activation_bits, weight_bits : int
     isa : str, optional
+    kernel : int, optional
+        Which of `kernels` is to be used; by default the one for such a matrix.
     """
     cdef const lp_network_isa *isa
     cdef const lp_gemm_kernel *kernel
     cdef cnp.ndarray packed
     cdef readonly int64_t outputs, numbers
 
-    def __cinit__(self, cnp.ndarray weights, int activation_bits, int weight_bits, isa=None):
+    def __cinit__(self, cnp.ndarray weights, int activation_bits, int weight_bits, isa=None, kernel=None):
         cdef int64_t more
         cdef int typenum = cnp.NPY_FLOAT32 if weight_bits == 32 else cnp.NPY_INT8
         self.isa = _isa(isa)
-        self.kernel = _find(self.isa, activation_bits, weight_bits)
         if (weights.ndim != 2 or not cnp.PyArray_IS_C_CONTIGUOUS(weights)
                 or cnp.PyArray_TYPE(weights) != typenum):
             raise TypeError("weights: expected a contiguous matrix of int8, or float32 with 32 bits")
         self.outputs, self.numbers = weights.shape[0], weights.shape[1]
+        if kernel is None:
+            self.kernel = _find(self.isa, activation_bits, weight_bits, self.outputs, self.numbers, 0)
+        else:
+            if kernels(isa)[kernel][:2] != (_width(activation_bits), _width(weight_bits)):
+                raise ValueError(f"kernel: {kernel} is not for {activation_bits} x {weight_bits} bits")
+            self.kernel = &self.isa.kernels[<int>kernel]
         more = -self.numbers % self.kernel.group
         if more:
             weights = np.pad(weights, ((0, 0), (0, more)))
@@ -333,10 +344,9 @@ cdef class Program:
             # Groups that begin in the middle of a word: as one, with weights of zero, which one bit does not have.
             weights, groups, bits = _without_groups(weights, groups), 1, max(bits, 2)
         outputs, height, width, channels = weights.shape
-        step.kernel = _find(self.isa, 8 if codes else 32, 8 if codes else 32)
-        if codes:
-            step.kernel = _find(self.isa, self.code_bits[layer.inputs[0]], bits)
         room = -(-channels // LP_CHANNELS) * LP_CHANNELS if codes else channels
+        step.kernel = _find(self.isa, self.code_bits[layer.inputs[0]] if codes else 32, bits if codes else 32, outputs // groups,
+                         height * width * room, width * room if groups == 1 else room)
         if room != channels:
             # What they meet is zero; 1 is a weight of every width.
             weights = np.pad(weights, ((0, 0), (0, 0), (0, 0), (0, room - channels)), constant_values=1)

@@ -46,28 +46,50 @@ LP_INLINE void store(void *p, __m256i x) { _mm256_store_si256(p, x); }
 #include "gemm_multiply_avx2.h"
 #include "gemm_pairs_avx2.h"
 
-#define BYTES_8(A) {A, 8, MULTIPLY_ROWS, MULTIPLY_COLUMNS, 4, 0, 64, 0, 0, bytes_pack_8, 0, bytes_##A##_8},
+#define BYTES_8(A) {A, 8, MULTIPLY_ROWS, MULTIPLY_COLUMNS, 4, 0, 0, 0, 64, 0, 0, 0, bytes_pack_8, 0, 0, bytes_##A##_8},
 #define BYTES(A, W) \
-    {A, W, MULTIPLY_ROWS, MULTIPLY_COLUMNS, 4, 0, 8 * W, 64, 0, bytes_pack_##W, bytes_unpack_##W, bytes_##A##_##W},
+    {A, W, MULTIPLY_ROWS, MULTIPLY_COLUMNS, 4, 0, 0, 0, 8 * W, 64, 0, 0, bytes_pack_##W, bytes_unpack_##W, 0, bytes_##A##_##W},
+#define FOURS(A) \
+    {A, \
+     4, \
+     PAIRS_ROWS, \
+     PAIRS_COLUMNS, \
+     8, \
+     FOURS_LEAST_OUTPUTS, \
+     FOURS_LEAST_NUMBERS, \
+     0, \
+     64, \
+     PAIRS_STEP, \
+     PAIRS_HEAD, \
+     0, \
+     fours_pack, \
+     fours_unpack, \
+     fours_excess, \
+     fours_##A},
 #define LOOK_UP(A, W) \
     {A, \
      W, \
      LOOK_UP_ROWS, \
      64 / W, \
      4, \
+     0, \
+     0, \
      2, \
      LOOK_UP_VECTOR, \
      2 * LOOK_UP_VECTOR, \
+     0, \
      look_up_prepare_##A, \
      look_up_pack_##W, \
      look_up_unpack, \
+     0, \
      look_up_##A##_##W},
 
-const lp_gemm_kernel lp_gemm_avx2[LP_GEMM_PAIRS] = {
-    LOOK_UP(1, 1) LOOK_UP(1, 2) BYTES(1, 4) BYTES_8(1) /**/
-    LOOK_UP(2, 1) LOOK_UP(2, 2) BYTES(2, 4) BYTES_8(2) /**/
-    BYTES(4, 1) BYTES(4, 2) BYTES(4, 4) BYTES_8(4)     /**/
-    BYTES(8, 1) BYTES(8, 2) BYTES(8, 4)                /**/
-    {8, 8, PAIRS_ROWS, PAIRS_COLUMNS, 4, PAIRS_UNIT, 64, PAIRS_STEP + 4, pairs_prepare, pairs_pack, pairs_unpack, pairs},
-    {32, 32, MULTIPLY_ROWS, MULTIPLY_COLUMNS, 1, 0, 64, 0, 0, floats_pack, 0, floats},
+const lp_gemm_kernel lp_gemm_avx2[LP_GEMM_AVX2] = {
+    LOOK_UP(1, 1) LOOK_UP(1, 2) FOURS(1) BYTES(1, 4) BYTES_8(1) /**/
+    LOOK_UP(2, 1) LOOK_UP(2, 2) FOURS(2) BYTES(2, 4) BYTES_8(2) /**/
+    BYTES(4, 1) BYTES(4, 2) FOURS(4) BYTES(4, 4) BYTES_8(4)     /**/
+    BYTES(8, 1) BYTES(8, 2) BYTES(8, 4)                         /**/
+    {8, 8, PAIRS_ROWS, PAIRS_COLUMNS, 4, 0, 0, 8, 64, PAIRS_STEP, PAIRS_HEAD, words_prepare, words_pack, words_unpack,
+     words_excess, words},
+    {32, 32, MULTIPLY_ROWS, MULTIPLY_COLUMNS, 1, 0, 0, 0, 64, 0, 0, 0, floats_pack, 0, 0, floats},
 };

@@ -89,8 +89,9 @@ WEIGHTS(2)
 WEIGHTS(4)
 WEIGHTS(8)
 
-#define PAIR(A, W) {A, W, ROWS, COLUMNS, GROUP, 0, STEP * W / 8, STEP * (int)sizeof(int16_t), 0, pack_##W, unpack_##W, tile},
+#define PAIR(A, W) \
+    {A, W, ROWS, COLUMNS, GROUP, 0, 0, 0, STEP * W / 8, STEP * (int)sizeof(int16_t), 0, 0, pack_##W, unpack_##W, 0, tile},
 const lp_gemm_kernel lp_gemm_base[LP_GEMM_PAIRS] = {
     LP_GEMM_EACH_PAIR(PAIR) /**/
-    {32, 32, ROWS, COLUMNS, 1, 0, COLUMNS * (int)sizeof(float), 0, 0, pack_float, 0, tile_float},
+    {32, 32, ROWS, COLUMNS, 1, 0, 0, 0, COLUMNS * (int)sizeof(float), 0, 0, 0, pack_float, 0, 0, tile_float},
 };

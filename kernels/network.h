@@ -64,6 +64,7 @@ typedef struct lp_gemm {
 typedef struct lp_network_isa {
     const char *name;
     const lp_gemm_kernel *kernels;
+    int32_t n_kernels;
     /* x: n images of float32, NCHW; y: n rows of float32. arenas: one for each thread, zeros at first (borders are never written);
      * scratch: likewise. Threads beyond the number of images share the work of a layer. */
     void (*run)(const lp_network *net, const float *x, int64_t n, float *y, uint8_t *const *arenas, uint8_t *const *scratch,
@@ -87,10 +88,10 @@ enum {
     LP_MOST_ROWS = 960
 };
 
-/* Bytes of scratch of one thread: a panel, sums, offsets of rows (source, destination, residual), a row of a pool: `pool` bytes. */
+/* Bytes of scratch of one thread: a panel, sums, offsets of rows (source, destination, residual), their excess, a row of a pool: `pool` bytes. */
 static inline int64_t lp_scratch_bytes(int64_t pool)
 {
-    return LP_PANEL_BYTES + LP_SUM_BYTES + LP_MOST_ROWS * 3 * 8 + pool + 4 * 64;
+    return LP_PANEL_BYTES + LP_SUM_BYTES + LP_MOST_ROWS * (3 * 8 + 4) + pool + 4 * 64;
 }
 
 /* Of a product by itself, also the prepared rows of a block. */

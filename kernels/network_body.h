@@ -198,7 +198,7 @@ typedef struct lp_scratch {
     uint8_t *panel;
     void *sums;
     int64_t *from, *to, *and;
-    int32_t *pool;
+    int32_t *excess, *pool; /* excess: of each row, its negative */
     uint8_t *rows;
 } lp_scratch;
 
@@ -212,7 +212,8 @@ LP_INLINE lp_scratch lp_scratch_of(uint8_t *memory)
     s.from = (int64_t *)((uint8_t *)s.sums + LP_SUM_BYTES);
     s.to = s.from + LP_MOST_ROWS;
     s.and = s.to + LP_MOST_ROWS;
-    s.pool = (int32_t *)(s.and +LP_MOST_ROWS);
+    s.excess = (int32_t *)(s.and +LP_MOST_ROWS);
+    s.pool = s.excess + LP_MOST_ROWS;
     s.rows = lp_aligned((uint8_t *)(s.pool + 16));
     return s;
 }
@@ -248,8 +249,16 @@ static void lp_finish(const lp_product *p, const lp_scratch *s, const void *sums
 {
     const int64_t columns = p->kernel->columns, n = lp_min(columns, p->outputs - first);
     if (p->plain) {
-        for (int i = 0; i < n_rows; i++)
-            memcpy(p->out + s->to[row + i] + 4 * first, (const uint8_t *)sums + 4 * (int64_t)i * columns, (size_t)n * 4);
+        for (int i = 0; i < n_rows; i++) {
+            const uint8_t *const from = (const uint8_t *)sums + 4 * (int64_t)i * columns;
+            uint8_t *const to = p->out + s->to[row + i] + 4 * first;
+            int64_t j = 0;
+            for (; j <= n - LP_BLOCK; j += LP_BLOCK)
+                for (int h = 0; h < 2; h++)
+                    ((lp_ints_anywhere *)(to + 4 * j))[h] = ((const lp_ints_anywhere *)(from + 4 * j))[h];
+            if (j < n)
+                memcpy(to + 4 * j, from + 4 * j, (size_t)(n - j) * 4);
+        }
         return;
     }
     switch ((p->kernel->activation_bits == 32) << 4 | p->second_kind << 2 | p->codes) {
@@ -301,20 +310,30 @@ LP_INLINE int64_t lp_unpacked_step(const lp_gemm_kernel *k) { return k->panel_st
 
 static lp_pieces lp_pieces_of(const lp_product *p)
 {
-    const int64_t segment = p->steps * lp_unpacked_step(p->kernel);
+    const int64_t step = lp_unpacked_step(p->kernel), segment = p->steps * step, room = LP_PANEL_BYTES - p->kernel->panel_head;
     lp_pieces pieces = {1, p->segments, 1};
-    if (p->segments * segment <= LP_PANEL_BYTES)
+    if (p->segments * segment <= room)
         return pieces;
-    if (segment <= LP_PANEL_BYTES) {
-        const int64_t most = LP_PANEL_BYTES / segment;
+    if (segment <= room) {
+        const int64_t most = room / segment;
         pieces.segments = lp_ceil_div(p->segments, lp_ceil_div(p->segments, most));
         pieces.count = lp_ceil_div(p->segments, pieces.segments);
     } else {
         pieces.segments = 1;
-        pieces.parts = lp_ceil_div(segment, LP_PANEL_BYTES / lp_unpacked_step(p->kernel) * lp_unpacked_step(p->kernel));
+        pieces.parts = lp_ceil_div(segment, room / step * step);
         pieces.count = p->segments * pieces.parts;
     }
     return pieces;
+}
+
+/* Each row of a tile starts from its own number. */
+LP_INLINE void lp_start_sums(void *sums, const int32_t *from, int n_rows, int64_t columns)
+{
+    const lp_ints zero = {0};
+    lp_ints *to = sums;
+    for (int r = 0; r < n_rows; r++)
+        for (int64_t j = 0; j < columns; j += 8)
+            *to++ = zero + from[r];
 }
 
 /* Rows [first, last) x panels [first_panel, last_panel). */
@@ -328,6 +347,9 @@ static void lp_multiply(const lp_product *p, int64_t first, int64_t last, int64_
     lp_locate(p, p->to, first, n, s.to);
     if (p->second_kind)
         lp_locate(p, p->and, first, n, s.and);
+    if (k->excess)
+        for (int64_t i = 0; i < n; i++)
+            s.excess[i] = (int32_t)-k->excess(p->base + s.from[i], p->offsets, p->segments, p->steps);
     for (int64_t panel = first_panel; panel < last_panel; panel++) {
         const uint8_t *packed = p->packed + panel * panel_bytes;
         for (int64_t piece = 0; piece < pieces.count; piece++) {
@@ -351,7 +373,12 @@ static void lp_multiply(const lp_product *p, int64_t first, int64_t last, int64_
                 uint8_t *const sums = (uint8_t *)s.sums + (pieces.count > 1 ? 4 * i * k->columns : 0);
                 for (int r = 0; r < n_rows; r++)
                     rows[r] = p->base + s.from[i + r] + start * unit;
-                k->tile(rows, p->offsets + segment, segments, steps, weights, sums, n_rows, piece > 0);
+                if (last_piece) /* what lp_finish writes to comes nearer meanwhile */
+                    for (int r = 0; r < n_rows; r++)
+                        __builtin_prefetch(p->out + s.to[i + r] + panel * k->columns * (p->codes ? 1 : 4), 1);
+                if (k->excess && piece == 0)
+                    lp_start_sums(sums, s.excess + i, n_rows, k->columns);
+                k->tile(rows, p->offsets + segment, segments, steps, weights, sums, n_rows, piece > 0 || k->excess);
                 if (last_piece)
                     lp_finish(p, &s, sums, i, n_rows, panel * k->columns);
             }
@@ -852,5 +879,6 @@ static int lp_gemm_run(const lp_gemm *job, uint8_t *const *scratch, int threads)
 #define LP_NAME_OF(x) LP_QUOTE(x)
 #define LP_JOIN(a, b) a##b
 #define LP_NETWORK_TABLE(isa) LP_JOIN(lp_network_, isa)
-const lp_network_isa LP_NETWORK_TABLE(LP_NETWORK_ISA) = {LP_NAME_OF(LP_NETWORK_ISA), LP_GEMM_KERNELS, lp_network_run,
-                                                         lp_network_layer, lp_gemm_run};
+const lp_network_isa LP_NETWORK_TABLE(LP_NETWORK_ISA) = {
+    LP_NAME_OF(LP_NETWORK_ISA), LP_GEMM_KERNELS, sizeof(LP_GEMM_KERNELS) / sizeof(lp_gemm_kernel), lp_network_run,
+    lp_network_layer,           lp_gemm_run};

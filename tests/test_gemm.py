@@ -36,10 +36,19 @@ def product(a, w):
     return (a.astype(np.float64) @ w.T.astype(np.float64)).astype(np.int64)
 
 
+def kernels_for(bits, isa):
+    found = [k for k, kernel in enumerate(_network.kernels(isa)) if kernel[:2] == bits]
+    assert found
+    return found
+
+
 def check(a, w, bits, isa):
-    found = _network.Packed(w, *bits, isa).multiply(a)
-    assert found.dtype == np.int32
-    np.testing.assert_array_equal(found, product(a, w), err_msg=f"{isa} {bits} {a.shape} {w.shape}")
+    """With every kernel for these bits."""
+    expected = product(a, w)
+    for kernel in kernels_for(bits, isa):
+        found = _network.Packed(w, *bits, isa, kernel).multiply(a)
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(found, expected, err_msg=f"{isa} {bits} kernel {kernel} {a.shape} {w.shape}")
 
 
 def depth(bits):
@@ -81,21 +90,24 @@ class TestEveryPair:
         """All largest, and every mix of largest and least in neighbors, so deep that narrow sums are full again and again."""
         numbers = 33001  # the look-up's 16-bit sums hold 32,736 numbers of one bit
         rng = np.random.default_rng(4)
-        a = np.zeros((7, numbers), np.uint8)
+        a = np.zeros((9, numbers), np.uint8)
         a[0] = a[1, ::2] = a[2, 1::2] = a[3, ::4] = a[4, 3::4] = 2 ** bits[0] - 1
         a[5] = random_codes(rng, numbers, bits[0])
-        w = np.full((6, numbers), largest(bits[1]), np.int8)
+        early = np.arange(numbers) % 8 < 4  # half of what meets in a group of eight
+        a[6, early] = a[7, ~early] = 2 ** bits[0] - 1
+        w = np.full((8, numbers), largest(bits[1]), np.int8)
         w[1] = w[2, ::2] = w[3, 1::2] = -largest(bits[1])
         w[4] = random_weights(rng, numbers, bits[1])
         w[5, : numbers // 2] = -largest(bits[1])
+        w[6, early] = w[7, ~early] = -largest(bits[1])
         check(a, w, bits, isa)
 
     def test_every_code_by_every_weight(self, bits, isa):
         a = np.arange(2 ** bits[0], dtype=np.uint8)[:, None]
         values = [-1, 1] if bits[1] == 1 else range(-largest(bits[1]), largest(bits[1]) + 1)
         w = np.array(values, np.int8)[:, None]
-        for at in range(4):  # in each place of a group, the others being zero
-            check(np.pad(a, ((0, 0), (at, 3 - at))), np.pad(w, ((0, 0), (at, 3 - at)), constant_values=1), bits, isa)
+        for at in range(8):  # in each place of a group, the others being zero
+            check(np.pad(a, ((0, 0), (at, 7 - at))), np.pad(w, ((0, 0), (at, 7 - at)), constant_values=1), bits, isa)
 
     def test_rows_apart(self, bits, isa):
         rng = np.random.default_rng(5)
@@ -107,26 +119,28 @@ class TestEveryPair:
     def test_threads(self, bits, isa):
         rng = np.random.default_rng(6)
         a, w = random_codes(rng, (37, 60), bits[0]), random_weights(rng, (130, 60), bits[1])
-        packed = _network.Packed(w, *bits, isa)
-        for threads in (2, 3):
-            np.testing.assert_array_equal(packed.multiply(a, threads), product(a, w))
+        for kernel in kernels_for(bits, isa):
+            packed = _network.Packed(w, *bits, isa, kernel)
+            for threads in (2, 3):
+                np.testing.assert_array_equal(packed.multiply(a, threads), product(a, w))
 
-    def test_convolution(self, bits, isa):
-        """A row of several runs: of a 3 x 3 kernel on a padded image."""
+    @pytest.mark.parametrize(("channels", "outputs"), [(12, 37), (12, 130), (104, 130), (152, 130)])
+    def test_convolution(self, bits, isa, channels, outputs):
+        """A row of runs: of a 3 x 3 kernel on a padded image, in whole groups of eight or not, panels in pieces or not."""
         rng = np.random.default_rng(7)
-        image, w = random_codes(rng, (2, 9, 8, 12), bits[0]), random_weights(rng, (37, 3, 3, 12), bits[1])
+        image, w = random_codes(rng, (2, 9, 8, channels), bits[0]), random_weights(rng, (outputs, 3, 3, channels), bits[1])
         one = partial(np.ones, dtype=np.float32)
         layers = [
-            Layer(name="codes", op="affine", inputs=("input",), bits=bits[0], scale=one(12), shift=one(12)),
+            Layer(name="codes", op="affine", inputs=("input",), bits=bits[0], scale=one(channels), shift=one(channels)),
             Layer(name="conv", op="conv", inputs=("codes",), weights=w, weight_bits=bits[1], stride=(2, 1), padding=(1, 1),
-                  scale=one(37), shift=one(37)),
+                  scale=one(outputs), shift=one(outputs)),
             Layer(name="mean", op="average_pool", inputs=("conv",), kernel=(5, 8), scale=one(1)),
         ]  # fmt: skip
-        sums, _ = _network.Program(layers, infer(layers, (12, 9, 8)), isa).run_layer("conv", [image])
+        sums, _ = _network.Program(layers, infer(layers, (channels, 9, 8)), isa).run_layer("conv", [image])
         padded = np.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
         runs = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))[:, ::2].transpose(0, 1, 2, 4, 5, 3)
-        expected = product(runs.reshape(-1, 108), w.reshape(37, 108))
-        np.testing.assert_array_equal(sums, expected.reshape(2, 5, 8, 37))
+        expected = product(runs.reshape(2 * 5 * 8, -1), w.reshape(outputs, -1))
+        np.testing.assert_array_equal(sums, expected.reshape(2, 5, 8, outputs))
 
     def test_weights_stay_packed(self, bits, isa):
         assert _network.Packed(np.ones((128, 64), np.int8), *bits, isa).nbytes == 128 * 64 * bits[1] // 8
