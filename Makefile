@@ -23,7 +23,7 @@ RESULTS ?= lowprec-results
 BIN = $(VENV)/bin
 SOURCES = pyproject.toml setup.py $(wildcard kernels/*.[ch] kernels/*.pyx kernels/*.px[di] kernels/probes/*.c)
 HAND_WRITTEN = $(wildcard kernels/*.[ch] kernels/probes/*.c lowprec/fpga/*.cpp)
-SANITIZED = batch cachesim cachesim_training codecs conv_experiment exchange integer kernels ops quantize random replicas rounding sgd_driver sparse_kernels threads
+SANITIZED = batch cachesim cachesim_training codecs conv_experiment exchange gemm integer kernels ops quantize random replicas rounding sgd_driver sparse_kernels threads wrpn_network
 
 .PHONY: run test lint sanitize bench dashboard docs noise sdist-check format clean distclean
 .DELETE_ON_ERROR:

@@ -328,12 +328,13 @@ cdef class Program:
         return 0
 
     cdef const float *_floats(self, values, int groups, int64_t least) except NULL:
-        """Kept, each group rounded up to whole panels with zeros."""
+        """Kept, each group rounded up to whole panels with zeros; and some behind, for a block may begin in the middle of the last."""
         each = len(values) // groups
-        padded = np.zeros((groups, -(-max(each, least // groups) // LP_GEMM_COLUMNS) * LP_GEMM_COLUMNS), np.float32)
-        padded[:, :each] = np.reshape(values, (groups, each))
-        self.kept.append(padded)
-        return <const float *>cnp.PyArray_DATA(padded)
+        room = -(-max(each, least // groups) // LP_GEMM_COLUMNS) * LP_GEMM_COLUMNS
+        kept = np.zeros(groups * room + LP_GEMM_COLUMNS, np.float32)
+        kept[:groups * room].reshape(groups, room)[:, :each] = np.reshape(values, (groups, each))
+        self.kept.append(kept)
+        return <const float *>cnp.PyArray_DATA(kept)
 
     cdef int _make_conv(self, lp_layer *step, layer) except -1:
         cdef lp_tensor *source = &self.tensors[step.source]

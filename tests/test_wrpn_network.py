@@ -10,6 +10,7 @@ import network_reference as reference
 import numpy as np
 import pytest
 
+from lowprec._network import Program
 from lowprec.wrpn.integer import IntegerNetwork
 from lowprec.wrpn.layers import Layer, infer
 from lowprec.wrpn.network_file import pack_rows, unpack_rows
@@ -128,6 +129,46 @@ def test_every_layer_gives_the_bits_of_the_oracle(weight_bits, bits, rng, images
         if layer.bits is not None and layer.name != "sum":
             assert len(np.unique(found[layer.name])) > 1, layer.name  # no test of zeros alone
     np.testing.assert_array_equal(network(images, 1), found["out"].reshape(3, -1))
+
+
+@pytest.mark.parametrize(("weight_bits", "bits"), [(1, 1), (1, 8), (2, 2), (4, 4), (8, 1), (8, 8), (None, None)])
+def test_kernels_that_do_not_fit_a_cache(weight_bits, bits, rng):
+    """Weights are used in pieces: of whole rows of the kernel, of which the last has fewer, or of parts of a row."""
+    for channels in (48, 80, 160, 320, 640, 1280):
+        one = np.ones(channels, f32)
+        first = Layer(name="first", op="affine", inputs=("input",), bits=bits, scale=one, shift=0 * one)
+        layer = conv(rng, "deep", ("first",), (9, 5, 3, channels), weight_bits, padding=(2, 1))
+        last = Layer(name="last", op="average_pool", inputs=("deep",), kernel=(2, 3), scale=f32([1]))
+        network = IntegerNetwork([first, layer, last], (channels, 2, 3))
+        shape = (2, 2, 3, channels)
+        x = rng.normal(size=shape).astype(f32) if bits is None else rng.integers(0, 2**bits, shape, np.uint8)
+        found, expected = network.pre_activations("deep", x), reference.sums(layer, x)
+        bound = 2 * reference.float_bound(layer, x) if bits is None else 0
+        assert (np.abs(found.astype(np.float64) - expected) <= bound).all(), channels
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+@pytest.mark.parametrize(("groups", "outputs"), [(1, 3), (1, 64), (1, 65), (2, 4), (3, 7), (2, 64), (3, 17), (8, 1)])
+def test_groups_residuals_and_ties(groups, outputs, bits, rng):
+    """Groups that run as such, residuals of codes and of float32, numbers in the middle of two codes, pools that overlap."""
+    o, c, largest = groups * outputs, 4 * groups, largest_activation(bits)
+    halves = rng.choice(f32([0.5, 1, 1.5, -0.5]), o)
+    first = Layer(name="first", op="affine", inputs=("input",), bits=bits, scale=np.ones(c, f32), shift=np.zeros(c, f32))
+    how = {"shift": (rng.integers(-2, 3, o) / 2 + largest // 2).astype(f32), "scale": halves, "groups": groups, "weight_bits": 2}
+    w = [weights(rng, (o, 1, 1, 4), 2) for _ in range(4)]
+    one = Layer(name="one", op="conv", inputs=("first",), bits=bits, weights=w[0], **how)
+    two = Layer(name="two", op="conv", inputs=("first",), weights=w[1], **how)
+    of_codes = Layer(name="of_codes", op="conv", inputs=("first", "one"), bits=bits, residual_scale=0.5, weights=w[2], **how)
+    of_floats = Layer(name="of_floats", op="conv", inputs=("first", "two"), bits=bits, residual_scale=0.5, weights=w[3], **how)
+    pool = Layer(name="pool", op="max_pool", inputs=("of_codes",), bits=bits, kernel=(3, 3), padding=(1, 1))
+    both = Layer(name="both", op="add", inputs=("pool", "of_floats"), scale=f32([1, 1]))
+    last = Layer(name="last", op="average_pool", inputs=("both",), kernel=(5, 7), scale=f32([1]))
+    network = IntegerNetwork([first, one, two, of_codes, of_floats, pool, both, last], (c, 5, 7))
+    x = rng.integers(0, largest, (2, c, 5, 7), endpoint=True).astype(f32)
+    found, base = network.tensors(x), Program(network.layers, network.shapes, "base").run_all(x)
+    for name, expected in reference.tensors(network.layers, x).items():
+        np.testing.assert_array_equal(found[name], expected, name)
+        np.testing.assert_array_equal(base.get(name, expected), expected, name)
 
 
 def test_batches_and_threads_change_no_bit(network, rng):
