@@ -346,7 +346,7 @@ cdef class Program:
             weights, groups, bits = _without_groups(weights, groups), 1, max(bits, 2)
         outputs, height, width, channels = weights.shape
         room = -(-channels // LP_CHANNELS) * LP_CHANNELS if codes else channels
-        step.kernel = _find(self.isa, self.code_bits[layer.inputs[0]] if codes else 32, bits if codes else 32, outputs // groups,
+                             step.kernel = _find(self.isa, self.code_bits[layer.inputs[0]] if codes else 32, bits if codes else 32, outputs // groups,
                          height * width * room, width * room if groups == 1 else room)
         if room != channels:
             # What they meet is zero; 1 is a weight of every width.
