@@ -328,7 +328,7 @@ cdef class Program:
         return 0
 
     cdef const float *_floats(self, values, int groups, int64_t least) except NULL:
-        """Kept, each group rounded up to whole panels with zeros; and some behind, for a block may begin in the middle of the last."""
+        """Kept, each group rounded up to whole panels with zeros; and more behind: a block may begin in the middle of the last."""
         each = len(values) // groups
         room = -(-max(each, least // groups) // LP_GEMM_COLUMNS) * LP_GEMM_COLUMNS
         kept = np.zeros(groups * room + LP_GEMM_COLUMNS, np.float32)
@@ -346,8 +346,8 @@ cdef class Program:
             weights, groups, bits = _without_groups(weights, groups), 1, max(bits, 2)
         outputs, height, width, channels = weights.shape
         room = -(-channels // LP_CHANNELS) * LP_CHANNELS if codes else channels
-                             step.kernel = _find(self.isa, self.code_bits[layer.inputs[0]] if codes else 32, bits if codes else 32, outputs // groups,
-                         height * width * room, width * room if groups == 1 else room)
+        step.kernel = _find(self.isa, self.code_bits[layer.inputs[0]] if codes else 32, bits if codes else 32, outputs // groups,
+                            height * width * room, width * room if groups == 1 else room)
         if room != channels:
             # What they meet is zero; 1 is a weight of every width.
             weights = np.pad(weights, ((0, 0), (0, 0), (0, 0), (0, room - channels)), constant_values=1)
