@@ -328,7 +328,7 @@ cdef class Program:
         return 0
 
     cdef const float *_floats(self, values, int groups, int64_t least) except NULL:
-        """Kept, each group rounded up to whole panels with zeros; and more behind: a block may begin in the middle of the last."""
+        """Kept, each group rounded up to whole panels with zeros; and more behind: blocks may begin in the last."""
         each = len(values) // groups
         room = -(-max(each, least // groups) // LP_GEMM_COLUMNS) * LP_GEMM_COLUMNS
         kept = np.zeros(groups * room + LP_GEMM_COLUMNS, np.float32)

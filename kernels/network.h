@@ -72,7 +72,7 @@ typedef struct lp_network_isa {
     /* One layer, whose inputs lie in the arena, on up to `chunk` images. sums: if not NULL, the sums of a convolution before anything is done with
      * them (int32, or float32), [images * rows][outputs], instead of its output. */
     void (*layer)(const lp_network *net, int which, int64_t images, uint8_t *arena, uint8_t *scratch, void *sums);
-    /* Returns nonzero, and computes nothing, if a code of A is above the largest of its bits. scratch: lp_gemm_scratch bytes for each thread. */
+    /* Returns nonzero, and leaves anything in C, if a code of A is above the largest of its bits. scratch: lp_gemm_scratch bytes for each thread. */
     int (*gemm)(const lp_gemm *job, uint8_t *const *scratch, int threads);
 } lp_network_isa;
 

@@ -815,6 +815,7 @@ typedef struct lp_gemm_tasks {
     lp_tasks tasks;
     int64_t row_bytes;
     uint8_t *const *scratch;
+    int *bad; /* set where a code is too large */
 } lp_gemm_tasks;
 
 static void lp_gemm_task(const void *context, int64_t task, int thread)
@@ -825,6 +826,13 @@ static void lp_gemm_task(const void *context, int64_t task, int thread)
     const int64_t block = task / t->parts, part = task % t->parts;
     const int64_t first = block * t->rows, n = lp_min(t->rows, job->rows - first);
     const lp_scratch s = lp_scratch_of(all->scratch[thread]);
+    const int bits = job->kernel->activation_bits;
+    /* Here, for it brings the rows into the second-level cache. */
+    for (int64_t i = 0; i < n && bits < 8; i++)
+        if (lp_any_above((const uint8_t *)job->a + (first + i) * job->stride, job->numbers, (1 << bits) - 1)) {
+            __atomic_store_n(all->bad, 1, __ATOMIC_RELAXED);
+            return;
+        }
     lp_product p = all->product;
     p.rows = p.width = n;
     p.out = (uint8_t *)job->c + first * job->outputs * 4;
@@ -845,13 +853,7 @@ static int lp_gemm_run(const lp_gemm *job, uint8_t *const *scratch, int threads)
 {
     static const int64_t at_once = 0;
     const lp_gemm_kernel *const k = job->kernel;
-    if (k->activation_bits < 8) {
-        int bad = 0;
-        for (int64_t i = 0; i < job->rows; i++)
-            bad |= lp_any_above((const uint8_t *)job->a + i * job->stride, job->numbers, (1 << k->activation_bits) - 1);
-        if (bad)
-            return 1;
-    }
+    int bad = 0;
     lp_gemm_tasks all = {
         .job = job,
         .product =
@@ -869,10 +871,11 @@ static int lp_gemm_run(const lp_gemm *job, uint8_t *const *scratch, int threads)
             },
         .row_bytes = lp_gemm_row_bytes(k, job->numbers),
         .scratch = scratch,
+        .bad = &bad,
     };
     all.tasks = lp_tasks_of(&all.product, all.row_bytes, threads);
     lp_for_tasks(lp_gemm_task, &all, all.tasks.blocks * all.tasks.parts, threads);
-    return 0;
+    return bad;
 }
 
 #define LP_QUOTE(x) #x
