@@ -194,7 +194,7 @@ cdef class Packed:
         cdef int typenum = cnp.NPY_FLOAT32 if floats else cnp.NPY_UINT8
         if (a.ndim != 2 or a.shape[1] != self.numbers or not cnp.PyArray_ISALIGNED(a)
                 or cnp.PyArray_TYPE(a) != typenum
-                or (a.shape[1] > 1 and a.strides[1] != a.itemsize)):
+                or (a.shape[0] > 0 and a.shape[1] > 1 and a.strides[1] != a.itemsize)):
             raise TypeError(f"a: expected (M, {self.numbers}) of uint8, or float32 with 32 bits, rows without gaps")
         c = np.empty((a.shape[0], self.outputs), np.float32 if floats else np.int32)
         job.kernel = self.kernel

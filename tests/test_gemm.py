@@ -179,3 +179,10 @@ def test_face():
     for bits in PAIRS:
         a, w = random_codes(rng, (5, 30), bits[0]), random_weights(rng, (70, 30), bits[1])
         np.testing.assert_array_equal(lp.gemm(a, lp.pack_weights(w, bits[1]), bits[0]), product(a, w))
+
+
+def test_of_nothing():
+    weights = lp.pack_weights(np.ones((3, 8), np.int8), bits=4)
+    assert lp.gemm(np.zeros((0, 8), np.uint8), weights, bits=4).shape == (0, 3)
+    none = lp.pack_weights(np.ones((3, 0), np.int8), bits=4)
+    np.testing.assert_array_equal(lp.gemm(np.zeros((2, 0), np.uint8), none, bits=4), np.zeros((2, 3), np.int32))

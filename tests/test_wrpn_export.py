@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,6 +22,7 @@ from lowprec.wrpn.building import build
 from lowprec.wrpn.conversion import convert
 from lowprec.wrpn.exporting import export
 from lowprec.wrpn.integer import IntegerNetwork
+from lowprec.wrpn.layers import moved
 from lowprec.wrpn.modules import quantize_weights
 from lowprec.wrpn.quantizers import largest_activation, largest_weight, weight_scale
 
@@ -252,6 +254,42 @@ def test_what_is_folded(rng):
     # LeNet rounds before it pools: the same codes, of which a byte is read.
     model, shape = make("lenet", 4, 4)
     assert [(layer.op, layer.bits) for layer in export(model, shape).layers][:2] == [("conv", 4), ("max_pool", 4)]
+
+
+class Orders(nn.Module):
+    """Normalizations where they cannot be folded as usual: behind a pool, and of what others read too."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 6, 3, padding=1)
+        self.pool, self.norm = nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.BatchNorm2d(6)
+        self.relu, self.conv, self.other = nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.again, self.last = nn.ReLU(), nn.Linear(6 * 6 * 6, 4)
+
+    def forward(self, x):
+        x = self.conv(self.relu(self.norm(self.pool(self.first(x)))))
+        return self.last(self.again(self.other(x) + x).flatten(1))
+
+
+def test_what_cannot_be_folded_as_usual(rng):
+    model = lively(convert(Orders(), 4, 4))
+    with torch.no_grad():
+        model.norm.weight.copy_(torch.tensor([-1.5, 1.0, -0.5, 0.7, -1.0, 1.2]))  # the largest of a window becomes the smallest
+    x = images(rng, 12, (1, 11, 11))
+    network = export(model, (1, 11, 11))
+    found = compare(model, network, x, every_code=True)
+    assert found.same_codes >= 10  # the others differ at ties
+    assert found.same_classes == 12
+
+
+def test_pools_have_torchs_shapes():
+    for kernel, stride, padding, ceil_mode in itertools.product((1, 2, 3, 4), (1, 2, 3), (0, 1, 2), (False, True)):
+        if 2 * padding > kernel:
+            continue
+        for size in range(max(1, kernel - 2 * padding), 12):
+            theirs = nn.functional.max_pool2d(torch.zeros(1, 1, size, size), kernel, stride, padding, ceil_mode=ceil_mode)
+            ours = moved((size, size), (kernel, kernel), (stride, stride), (padding, padding), ceil_mode)
+            assert tuple(ours) == theirs.shape[2:], (kernel, stride, padding, ceil_mode, size)
 
 
 def test_it_runs_without_torch(rng, tmp_path):

@@ -340,8 +340,10 @@ def moved(
 
 def check_input_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
     """`input_shape` as (channels, height, width)."""
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
+    if not isinstance(input_shape, (tuple, list)):
         raise checks.wrong_type("input_shape", "three integers, (channels, height, width)", input_shape)
+    if len(input_shape) != 3:
+        raise checks.wrong_value("input_shape", "must be three integers, (channels, height, width)", tuple(input_shape))
     channels, height, width = (checks.check_int("input_shape", v, minimum=1, maximum=2**20) for v in input_shape)
     return channels, height, width
 
