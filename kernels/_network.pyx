@@ -3,8 +3,6 @@ states the arithmetic. Arguments are validated by lowprec.wrpn.layers and lowpre
 
 # cython: boundscheck=False, wraparound=False, freethreading_compatible=True
 
-import threading
-
 cimport numpy as cnp
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free
@@ -250,14 +248,12 @@ cdef class Program:
     cdef lp_layer *layers
     cdef list names, kept, places
     cdef dict numbers, code_bits
-    cdef object lock
     cdef int64_t arena_bytes, scratch_bytes
 
     def __cinit__(self, layers, shapes, isa=None):
         self.isa = _isa(isa)
         self.kept = []
         self.places = []
-        self.lock = threading.Lock()
         layers = list(layers)
         self.names = ["input"]
         self.numbers = {"input": 0}
@@ -420,8 +416,10 @@ cdef class Program:
 
     def _take_place(self, int n_threads):
         """Arenas and scratch memory for so many threads, which nobody else uses."""
-        with self.lock:
-            place = self.places.pop() if self.places else ([], [])
+        try:
+            place = self.places.pop()  # this, and append, are whole: no lock, which a fork could leave locked
+        except IndexError:
+            place = [], []
         while len(place[0]) < n_threads:
             place[0].append(_aligned(self.arena_bytes))
             place[1].append(_aligned(self.scratch_bytes))
@@ -458,8 +456,7 @@ cdef class Program:
             self.isa.run(&self.net, <const float *>cnp.PyArray_DATA(x), n, <float *>cnp.PyArray_DATA(y), arenas, scratch,
                          n_threads)
         free(arenas)
-        with self.lock:
-            self.places.append(place)
+        self.places.append(place)
         return y
 
     def _view(self, place, name):
@@ -483,8 +480,7 @@ cdef class Program:
                                <uint8_t *>cnp.PyArray_DATA(scratch), NULL)
             for name, arrays in found.items():
                 arrays.append(self._view(place, name)[:len(part)].copy())
-        with self.lock:
-            self.places.append(place)
+        self.places.append(place)
         return {name: np.concatenate(arrays) for name, arrays in found.items()}
 
     def run_layer(self, name, inputs):
@@ -520,8 +516,7 @@ cdef class Program:
                 self.isa.layer(&self.net, which, count, <uint8_t *>cnp.PyArray_DATA(arena),
                                <uint8_t *>cnp.PyArray_DATA(scratch), NULL)
             outputs.append(self._view(place, name)[:count].copy())
-        with self.lock:
-            self.places.append(place)
+        self.places.append(place)
         return np.concatenate(all_sums) if all_sums else None, np.concatenate(outputs)
 
 
