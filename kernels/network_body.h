@@ -197,7 +197,7 @@ typedef struct lp_product {
 typedef struct lp_scratch {
     uint8_t *panel;
     void *sums;
-    int64_t *from, *to, *and;
+    int64_t *from, *to, *beside;
     int32_t *excess, *pool; /* excess: of each row, its negative */
     uint8_t *rows;
 } lp_scratch;
@@ -211,8 +211,8 @@ LP_INLINE lp_scratch lp_scratch_of(uint8_t *memory)
     s.sums = s.panel + LP_PANEL_BYTES;
     s.from = (int64_t *)((uint8_t *)s.sums + LP_SUM_BYTES);
     s.to = s.from + LP_MOST_ROWS;
-    s.and = s.to + LP_MOST_ROWS;
-    s.excess = (int32_t *)(s.and +LP_MOST_ROWS);
+    s.beside = s.to + LP_MOST_ROWS;
+    s.excess = (int32_t *)(s.beside + LP_MOST_ROWS);
     s.pool = s.excess + LP_MOST_ROWS;
     s.rows = lp_aligned((uint8_t *)(s.pool + 16));
     return s;
@@ -239,10 +239,12 @@ static void lp_locate(const lp_product *p, lp_where by, int64_t first, int64_t n
 }
 
 #define LP_FINISH_CASE(FLOATS, SECOND, CODES) \
-    for (int i = 0; i < n_rows; i++) \
-    lp_finish_row((const uint8_t *)sums + 4 * (int64_t)i * columns, n, p->scale + first, p->shift + first, p->end, \
-                  SECOND ? p->second + s->and [row + i] + first * (SECOND == LP_SECOND_CODES ? 1 : 4) : NULL, \
-                  p->out + s->to[row + i] + first * (CODES ? 1 : 4), FLOATS, SECOND, CODES)
+    case FLOATS << 4 | SECOND << 2 | CODES: \
+        for (int i = 0; i < n_rows; i++) \
+            lp_finish_row((const uint8_t *)sums + 4 * (int64_t)i * columns, n, p->scale + first, p->shift + first, p->end, \
+                          SECOND ? p->second + s->beside[row + i] + first * (SECOND == LP_SECOND_CODES ? 1 : 4) : NULL, \
+                          p->out + s->to[row + i] + first * (CODES ? 1 : 4), FLOATS, SECOND, CODES); \
+        break;
 
 /* The sums of a tile, of outputs from `first` on, to where they belong. */
 static void lp_finish(const lp_product *p, const lp_scratch *s, const void *sums, int64_t row, int n_rows, int64_t first)
@@ -262,42 +264,18 @@ static void lp_finish(const lp_product *p, const lp_scratch *s, const void *sums
         return;
     }
     switch ((p->kernel->activation_bits == 32) << 4 | p->second_kind << 2 | p->codes) {
-    case 0 << 4 | LP_NO_SECOND << 2 | 0:
-        LP_FINISH_CASE(0, LP_NO_SECOND, 0);
-        break;
-    case 0 << 4 | LP_NO_SECOND << 2 | 1:
-        LP_FINISH_CASE(0, LP_NO_SECOND, 1);
-        break;
-    case 0 << 4 | LP_SECOND_CODES << 2 | 0:
-        LP_FINISH_CASE(0, LP_SECOND_CODES, 0);
-        break;
-    case 0 << 4 | LP_SECOND_CODES << 2 | 1:
-        LP_FINISH_CASE(0, LP_SECOND_CODES, 1);
-        break;
-    case 0 << 4 | LP_SECOND_FLOAT << 2 | 0:
-        LP_FINISH_CASE(0, LP_SECOND_FLOAT, 0);
-        break;
-    case 0 << 4 | LP_SECOND_FLOAT << 2 | 1:
-        LP_FINISH_CASE(0, LP_SECOND_FLOAT, 1);
-        break;
-    case 1 << 4 | LP_NO_SECOND << 2 | 0:
-        LP_FINISH_CASE(1, LP_NO_SECOND, 0);
-        break;
-    case 1 << 4 | LP_NO_SECOND << 2 | 1:
-        LP_FINISH_CASE(1, LP_NO_SECOND, 1);
-        break;
-    case 1 << 4 | LP_SECOND_CODES << 2 | 0:
-        LP_FINISH_CASE(1, LP_SECOND_CODES, 0);
-        break;
-    case 1 << 4 | LP_SECOND_CODES << 2 | 1:
-        LP_FINISH_CASE(1, LP_SECOND_CODES, 1);
-        break;
-    case 1 << 4 | LP_SECOND_FLOAT << 2 | 0:
-        LP_FINISH_CASE(1, LP_SECOND_FLOAT, 0);
-        break;
-    case 1 << 4 | LP_SECOND_FLOAT << 2 | 1:
-        LP_FINISH_CASE(1, LP_SECOND_FLOAT, 1);
-        break;
+        LP_FINISH_CASE(0, LP_NO_SECOND, 0)
+        LP_FINISH_CASE(0, LP_NO_SECOND, 1)
+        LP_FINISH_CASE(0, LP_SECOND_CODES, 0)
+        LP_FINISH_CASE(0, LP_SECOND_CODES, 1)
+        LP_FINISH_CASE(0, LP_SECOND_FLOAT, 0)
+        LP_FINISH_CASE(0, LP_SECOND_FLOAT, 1)
+        LP_FINISH_CASE(1, LP_NO_SECOND, 0)
+        LP_FINISH_CASE(1, LP_NO_SECOND, 1)
+        LP_FINISH_CASE(1, LP_SECOND_CODES, 0)
+        LP_FINISH_CASE(1, LP_SECOND_CODES, 1)
+        LP_FINISH_CASE(1, LP_SECOND_FLOAT, 0)
+        LP_FINISH_CASE(1, LP_SECOND_FLOAT, 1)
     }
 }
 
@@ -346,7 +324,7 @@ static void lp_multiply(const lp_product *p, int64_t first, int64_t last, int64_
     lp_locate(p, p->from, first, n, s.from);
     lp_locate(p, p->to, first, n, s.to);
     if (p->second_kind)
-        lp_locate(p, p->and, first, n, s.and);
+        lp_locate(p, p->beside, first, n, s.beside);
     if (k->excess)
         for (int64_t i = 0; i < n; i++)
             s.excess[i] = (int32_t)-k->excess(p->base + s.from[i], p->offsets, p->segments, p->steps);
@@ -501,7 +479,7 @@ static void lp_convolve(const lp_network *net, const lp_layer *l, const lp_place
             .codes = out->size == 1,
         };
         if (second) {
-            p.and = lp_steps_of(second, 1, 1);
+            p.beside = lp_steps_of(second, 1, 1);
             p.second = at->arena + second->at + (int64_t)g * l->outputs * second->size;
             p.second_kind = second->size == 1 ? LP_SECOND_CODES : LP_SECOND_FLOAT;
         }
