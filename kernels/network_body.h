@@ -183,7 +183,7 @@ typedef struct lp_product {
     const lp_gemm_kernel *kernel;
     const uint8_t *packed, *base; /* base: of the rows, prepared */
     int64_t rows, height, width;  /* rows = images * height * width */
-    lp_where from, to, and;       /* and: the residual */
+    lp_where from, to, beside;    /* beside: the residual */
     const int64_t *offsets;
     int64_t segments, steps;
     int64_t outputs;
