@@ -16,7 +16,14 @@ from lowprec import wrpn  # noqa: E402
 from lowprec.wrpn import building, conversion  # noqa: E402
 from lowprec.wrpn.architecture import Node  # noqa: E402
 
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """And as many as before afterwards: our kernels may share the OpenMP runtime."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def plain_relus(model):

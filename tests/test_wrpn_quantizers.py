@@ -19,8 +19,10 @@ BITS = range(1, 9)
 @pytest.fixture(scope="module")
 def torch():
     module = pytest.importorskip("torch", reason="needs PyTorch: pip install 'lowprec[wrpn]'")
+    before = module.get_num_threads()
     module.set_num_threads(1)
-    return module
+    yield module
+    module.set_num_threads(before)
 
 
 def many(rng, *shape):

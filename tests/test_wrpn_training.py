@@ -23,7 +23,14 @@ from lowprec.wrpn.architecture import Architecture, Node  # noqa: E402
 from lowprec.wrpn.images import Images  # noqa: E402
 from lowprec.wrpn.training import Options, Recipe  # noqa: E402
 
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """And as many as before afterwards: our kernels may share the OpenMP runtime."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def pictures(rng, m, shape=(1, 28, 28), classes=10):

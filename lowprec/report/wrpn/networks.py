@@ -12,6 +12,7 @@ from lowprec.checks import wrong_value
 from lowprec.report.files import header
 from lowprec.report.rows import select
 from lowprec.report.tables import Table, n_threads
+from lowprec.report.wrpn.threads import torch_threads
 from lowprec.runtime import effective_n_threads
 from lowprec.wrpn.images import Images, as_floats
 from lowprec.wrpn.integer import IntegerNetwork
@@ -106,16 +107,13 @@ def _compared(
     model: Any, network: IntegerNetwork, x: np.ndarray, y: np.ndarray, threads: int | None,
     progress: Callable[[str, str, float], None],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    import torch
-
     from lowprec.wrpn.agreement import compare
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     rows, same_classes, same_codes, right = [], 0, 0, 0
     for i in range(0, len(x), _MANY):
         progress("Comparing", "with torch", 0.5 + i / len(x) / 2)
-        part = compare(model, network, x[i : i + _MANY])
+        with torch_threads(threads):
+            part = compare(model, network, x[i : i + _MANY])
         same_classes, same_codes = same_classes + part.same_classes, same_codes + part.same_codes
         right += int(np.sum(part.classes == y[i : i + _MANY]))
         rows += [

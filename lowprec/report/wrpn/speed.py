@@ -15,6 +15,7 @@ from lowprec import checks
 from lowprec.report import timing
 from lowprec.report.files import header
 from lowprec.report.tables import Table, between, number
+from lowprec.report.wrpn.threads import torch_threads
 from lowprec.runtime import effective_n_threads, isa
 from lowprec.wrpn.architecture import Architecture
 from lowprec.wrpn.architectures import as_architecture
@@ -109,14 +110,14 @@ def measure(options: Options, progress: Callable[[str, str, float], None] = lamb
         hold_to_avx2()
     torch = checks.need_extra("torch", "wrpn", "lowprec wrpn speed")
     threads = effective_n_threads(options.n_threads)
-    torch.set_num_threads(threads)
     rows: list[dict[str, Any]] = []
-    for k, architecture in enumerate(architectures):
-        progress(architecture.name, "making the networks", k / len(architectures))
-        plain, ours = _networks(architecture, options)
-        for j, batch in enumerate(options.batches):
-            progress(architecture.name, f"batch {batch}", (k + (j + 0.2) / len(options.batches)) / len(architectures))
-            rows += _rows(torch, architecture, plain, ours, batch, threads, options)
+    with torch_threads(threads):
+        for k, architecture in enumerate(architectures):
+            progress(architecture.name, "making the networks", k / len(architectures))
+            plain, ours = _networks(architecture, options)
+            for j, batch in enumerate(options.batches):
+                progress(architecture.name, f"batch {batch}", (k + (j + 0.2) / len(options.batches)) / len(architectures))
+                rows += _rows(torch, architecture, plain, ours, batch, threads, options)
     return header("wrpn speed", asdict(options) | {"n_threads": threads}, time.perf_counter() - start) | {"rows": rows}
 
 

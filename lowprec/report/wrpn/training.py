@@ -12,6 +12,7 @@ from lowprec.report.experiments import plots
 from lowprec.report.files import header
 from lowprec.report.rows import select
 from lowprec.report.tables import Table, n_threads
+from lowprec.report.wrpn.threads import torch_threads
 from lowprec.wrpn.architecture import FLOAT
 from lowprec.wrpn.images import Images
 
@@ -52,21 +53,20 @@ def train(
     from lowprec.wrpn.training import train_network
 
     begin = time.perf_counter()
-    if threads is not None:
-        torch.set_num_threads(threads)
     bits = f"{recipe.architecture} {recipe.widen:g}x, {recipe.weight_bits}W/{recipe.activation_bits}A"
 
     def tell(share: float) -> None:
         progress(bits, f"epoch {min(int(share * options.epochs) + 1, options.epochs)} of {options.epochs}", min(share, 0.99))
 
-    _, history = train_network(recipe, images, options, checkpoint=checkpoint, progress=tell)
+    with torch_threads(threads) as used:
+        _, history = train_network(recipe, images, options, checkpoint=checkpoint, progress=tell)
     rows = []
     for one in history:
         rows.append(_row(table="epoch", epoch=one.epoch, loss=one.loss, accuracy=one.accuracy))
         rows += [_row(table="zeros", epoch=one.epoch, layer=layer, zeros=zeros) for layer, zeros in one.zeros.items()]
     progress("Done", "", 1.0)
     about = asdict(recipe) | asdict(options) | {
-        "data": images.name, "m": len(images.x), "m_test": len(images.test_x), "threads": torch.get_num_threads(),
+        "data": images.name, "m": len(images.x), "m_test": len(images.test_x), "threads": used,
         "torch": torch.__version__,
     }  # fmt: skip
     return header("wrpn train", about, time.perf_counter() - begin) | {"rows": rows}
