@@ -1,7 +1,8 @@
 /* Products of small integers: the C contract of the GEMM kernels. docs/architecture.md, "Networks of integers", states the arithmetic.
  *
  * C = A W^T. A: rows of unsigned activation codes, in [0, 2^a - 1]. W: rows of signed weight codes, one row an output: 1 bit: -1 or 1;
- * more: symmetric, +-(2^(w-1) - 1). Sums are exact int32 (lp_gemm_depth says how deep). One kernel for each pair of bits in
+ * more: symmetric, +-(2^(w-1) - 1). Sums are exact int32, for rows of up to (2^31 - 1) / ((2^a - 1) (2^(w-1) - 1))
+ * numbers, which callers check: 66,311 for 8 x 8 bits. One kernel for each pair of bits in
  * {1, 2, 4, 8}^2, and one for float32 x float32, in one table for each ISA; the table has no holes. Where a pair has several, the first that
  * takes so many outputs and numbers, and segments of whole groups, is meant.
  *
@@ -48,13 +49,6 @@ typedef struct lp_gemm_kernel {
     void (*tile)(const uint8_t *const *rows, const int64_t *offsets, int64_t segments, int64_t steps, const void *panel, void *c,
                  int n_rows, int accumulate);
 } lp_gemm_kernel;
-
-/* Numbers of a row up to which no int32 sum can overflow: 66 311 for 8 x 8 bits. A longer product is refused. */
-static inline int64_t lp_gemm_depth(int activation_bits, int weight_bits)
-{
-    const int64_t weight = weight_bits == 1 ? 1 : (1 << (weight_bits - 1)) - 1;
-    return INT32_MAX / (((1 << activation_bits) - 1) * weight);
-}
 
 /* In the order of activation bits, then of weight bits; float32 last. */
 extern const lp_gemm_kernel lp_gemm_base[LP_GEMM_PAIRS];

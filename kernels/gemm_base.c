@@ -30,7 +30,7 @@ LP_INLINE void unpack(const uint8_t *packed, int64_t steps, int16_t *panel, int 
     }
 }
 
-/* Sums of int32 from the first product on: safe to lp_gemm_depth. */
+/* Sums of int32 from the first product on: safe as deep as gemm.h says. */
 static void tile(const uint8_t *const *rows, const int64_t *offsets, int64_t segments, int64_t steps, const void *panel, void *c,
                  int n_rows, int accumulate)
 {

@@ -4,7 +4,7 @@
  *   (a1 + w2) (a2 + w1)  =  a1 w1 + a2 w2  +  a1 a2  +  w2 w1
  *
  * The excess depends on the row or on the output alone: it is summed once and taken from the sum. int32 sums are right modulo 2^32 whatever is
- * added and taken away, so this is exact as deep as the sum itself is (lp_gemm_depth). More units add than multiply: three additions and a
+ * added and taken away, so this is exact as deep as the sum itself is. More units add than multiply: three additions and a
  * multiplication go faster than two of each. Panels: int32, the excess of each output; then for each step two vectors of u (what a1 meets) and
  * two of v (what a2 meets).
  *

@@ -47,7 +47,7 @@ def speed_command(architectures: str | None, batches: str | None, threads: int |
     if architectures is not None:
         options = replace(options, networks=tuple(name.strip() for name in architectures.split(",")))
     if batches is not None:
-        sizes = tuple(check_int("batch", int(b) if b.strip().isdigit() else b, minimum=1) for b in batches.split(","))
+        sizes = tuple(check_int("batch", int(b) if b.strip().isdecimal() else b, minimum=1) for b in batches.split(","))
         options = replace(options, batches=sizes)
     folder = files.prepare_out(out)
     console = tables.console(widest=110)
